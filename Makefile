@@ -1,0 +1,47 @@
+# Every target works from a fresh clone: the environment in .venv is made on first use
+# and made again when pyproject.toml or the pins change.
+PYTHON ?= python3
+BIN := .venv/bin
+JOBS ?= 2
+
+.PHONY: help setup demo test test-long check format bench loadtest notebooks clean
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: .venv/.ready ## make the environment in .venv (once; again when pins change)
+
+.venv/.ready: pyproject.toml .ci/constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hooklab needs Python 3.11 or newer; try: make PYTHON=python3.12 setup")'
+	$(PYTHON) -m venv --clear .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
+	@touch $@
+
+demo: setup ## simulate the dreamkas scenario, print its table, draw its picture into .demo/
+	$(BIN)/hooklab run dreamkas --out .demo
+
+test: setup ## the tests (under ten minutes on two cores)
+	$(BIN)/python -m pytest -q -n $(JOBS) -m 'not long'
+
+test-long: setup ## the long suites: more seeds, larger runs
+	$(BIN)/python -m pytest -q -n $(JOBS) -m long
+
+check: setup ## style, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: setup ## rewrite the code in the project's format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: setup ## benchmarks: ratios measured side by side in one run
+	$(BIN)/python tests/bench/engines.py
+
+loadtest: setup ## load tests: not built yet
+	@echo 'The load-test harness is not part of this version; see CHANGELOG.md.' >&2; exit 1
+
+notebooks: setup ## notebooks: not built yet
+	@echo 'The notebooks are not part of this version; see CHANGELOG.md.' >&2; exit 1
+
+clean: ## remove the environment and everything generated
+	rm -rf .venv .demo .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info

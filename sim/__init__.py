@@ -1,0 +1,1 @@
+"""hooklab: a laboratory for webhook delivery."""

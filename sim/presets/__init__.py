@@ -1,0 +1,1 @@
+"""Bundled policies, scenarios and receivers, as YAML files beside this module."""
