@@ -1,0 +1,338 @@
+"""The compiled side of the pure functions: the only module that knows numba.
+
+It teaches numba the generator of ``dice`` and registers pure Python functions, so that compiled code calls
+them by their own names; it decides where machine code is cached; and it offers a few draws to Python callers.
+Nothing is compiled at import: setting numba up takes as long as importing it.
+"""
+
+# mypy: disallow-untyped-calls=False, disallow-subclassing-any=False
+# (numba's own annotations cover little, and how much depends on its version)
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import os
+import pickle
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+if "numba" not in sys.modules:
+    # Intel's vector library has logarithms of its own: the last bit would depend on how a loop was compiled.
+    # Later the variable would do nothing but make numba forget settings made by assignment.
+    os.environ.setdefault("NUMBA_DISABLE_INTEL_SVML", "1")
+
+import numba
+import numpy as np
+from llvmlite import binding, ir
+from numba.core.caching import FunctionCache
+from numba.core.serialize import dumps
+from numba.extending import intrinsic, overload, register_jitable
+
+from sim import dice, policy, receiver, workload
+
+types: Any = numba.types
+config: Any = numba.config
+
+FORGOTTEN_AFTER_S = 30 * 86_400.0
+"""Cache folders of other versions are removed when unused for so long."""
+
+# --------------------------------------------------------------------------- the cache of machine code
+
+
+def _fingerprint() -> str:
+    """Name of all that decides the machine code: sources of this package, numba, Python, processor."""
+    digest = hashlib.blake2b(digest_size=12)
+    parts = [numba.__version__, binding.llvm_version_info, platform.python_version()]
+    parts += [platform.machine(), binding.get_host_cpu_name()]
+    digest.update(repr(parts).encode())
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        content = path.read_bytes()
+        digest.update(f"{path.name}:{len(content)}:".encode() + content)
+    return digest.hexdigest()
+
+
+def _cache_root() -> Path:
+    if config.CACHE_DIR:  # NUMBA_CACHE_DIR, or set by assignment
+        return Path(config.CACHE_DIR).absolute() / "hooklab"
+    chosen = os.environ.get("XDG_CACHE_HOME", "")
+    # the XDG specification has relative paths ignored
+    return (Path(chosen) if os.path.isabs(chosen) else Path.home() / ".cache") / "hooklab"
+
+
+def _forget_old(root: Path, kept: Path) -> None:
+    with contextlib.suppress(OSError):
+        for folder in root.iterdir():
+            if folder != kept and time.time() - folder.stat().st_mtime > FORGOTTEN_AFTER_S:
+                shutil.rmtree(folder, ignore_errors=True)
+
+
+def _prepare_cache() -> Path | None:
+    """The folder for machine code, made and found writable; None compiles in memory.
+
+    numba compares the file of a compiled function with its cache, but not the files of the functions it
+    calls: after a change in ``policy.py`` an engine would go on running the old policy. Hence a folder for
+    each state of the sources, inside ``NUMBA_CACHE_DIR`` where that is set.
+    """
+    try:
+        root = _cache_root()
+        folder = root / _fingerprint()
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+        os.utime(folder)
+    except (OSError, RuntimeError):  # a home that is unknown is a RuntimeError
+        return None
+    _forget_old(root, folder)
+    return folder
+
+
+CACHE_FOLDER = _prepare_cache()
+"""Where machine code is kept; None if nothing can be written there."""
+
+
+class _CarefulCache(FunctionCache):
+    """numba's cache, except that a damaged file is a file that is not there.
+
+    numba lets errors of unpickling through and runs machine code unchecked; and two processes that save
+    different signatures at once may leave one's code under the other's name. So entries carry a checksum
+    and their own key.
+    """
+
+    def _load_overload(self, sig: Any, target_context: Any) -> Any:
+        if not self._enabled:
+            return None
+        key = self._index_key(sig, target_context.codegen())
+        entry = self._cache_file.load(key)
+        if entry is None:
+            return None
+        checksum, content = entry
+        if checksum != hashlib.sha256(content).digest():
+            return None
+        saved_key, data = pickle.loads(content)
+        return self._impl.rebuild(target_context, data) if saved_key == key else None
+
+    def _save_overload(self, sig: Any, data: Any) -> None:
+        if not self._enabled or not self._impl.check_cachable(data):
+            return
+        self._impl.locator.ensure_cache_path()
+        key = self._index_key(sig, data.codegen)
+        content = dumps((key, self._impl.reduce(data)))
+        self._cache_file.save(key, (hashlib.sha256(content).digest(), content))
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """The compiled function, or None if there is none that can be trusted."""
+        try:
+            return super().load_overload(sig, target_context)
+        except Exception:  # whatever unpickling garbage raises
+            with contextlib.suppress(Exception):
+                self.flush()
+            return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Keep a compiled function; it works as well when that fails."""
+        with contextlib.suppress(Exception):
+            super().save_overload(sig, data)
+
+
+def _cache_of(function: Callable[..., Any]) -> _CarefulCache | None:
+    # The setting is for the moment: other packages keep theirs, and numba resets it when its environment
+    # changes. A cache that settled elsewhere (beside the source, say) would not notice changed sources.
+    before, config.CACHE_DIR = config.CACHE_DIR, str(CACHE_FOLDER)
+    try:
+        cache = _CarefulCache(function)
+        return cache if Path(cache.cache_path).is_relative_to(str(CACHE_FOLDER)) else None
+    except Exception:  # numba raises several for code without a file
+        return None
+    finally:
+        config.CACHE_DIR = before
+
+
+def compiled(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Decorate a function to be compiled with numba and kept in ``CACHE_FOLDER`` if there is one.
+
+    Takes what ``numba.njit`` takes. With a signature it compiles (or loads) at once, without at the first
+    call. Unlike ``njit(cache=True)`` it survives a cache that is damaged, read-only or out of date.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(**options)(function)
+        # with NUMBA_DISABLE_JIT numba hands the function itself back
+        if dispatcher is function:
+            return function
+        if CACHE_FOLDER is not None:
+            dispatcher._cache = _cache_of(function) or dispatcher._cache
+        for signature in signatures:
+            dispatcher.compile(signature)
+        if signatures:
+            dispatcher.disable_compile()
+        return dispatcher
+
+    return decorate
+
+
+# --------------------------------------------------------------------------- the generator
+
+
+def _mul128(typing_context: Any, left: Any, right: Any) -> Any:
+    """The (high, low) words of the 128-bit product of two 64-bit words: one machine instruction."""
+    signature = types.UniTuple(types.uint64, 2)(types.uint64, types.uint64)
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        wide = ir.IntType(128)
+        product = builder.mul(builder.zext(arguments[0], wide), builder.zext(arguments[1], wide))
+        low = builder.trunc(product, ir.IntType(64))
+        high = builder.trunc(builder.lshr(product, ir.Constant(wide, 64)), ir.IntType(64))
+        return context.make_tuple(builder, signature.return_type, (high, low))
+
+    return signature, generate
+
+
+mul128: Any = intrinsic(_mul128)
+"""The (high, low) words of the product of two 64-bit words, for compiled code."""
+
+
+# Everything is cast first: numba takes the sum of a signed and an unsigned integer for a float.
+@overload(dice.philox, inline="never")
+def _philox(key0: Any, key1: Any, c0: Any, c1: Any, c2: Any, c3: Any) -> Any:
+    def compiled_philox(key0: Any, key1: Any, c0: Any, c1: Any, c2: Any, c3: Any) -> Any:
+        key0, key1 = np.uint64(key0), np.uint64(key1)
+        c0, c1, c2, c3 = np.uint64(c0), np.uint64(c1), np.uint64(c2), np.uint64(c3)
+        for _ in range(10):
+            high0, low0 = mul128(np.uint64(0xD2E7470EE14C6C93), c0)
+            high1, low1 = mul128(np.uint64(0xCA5A826395121157), c2)
+            c0, c1, c2, c3 = high1 ^ c1 ^ key0, low1, high0 ^ c3 ^ key1, low0
+            key0 = key0 + np.uint64(0x9E3779B97F4A7C15)
+            key1 = key1 + np.uint64(0xBB67AE8584CAA73B)
+        return c0, c1, c2, c3
+
+    return compiled_philox
+
+
+@overload(dice.later_block)
+def _later_block(sub: Any, count: Any) -> Any:
+    def compiled_later_block(sub: Any, count: Any) -> Any:
+        return np.uint64(sub) + (np.uint64(count) << np.uint64(32))
+
+    return compiled_later_block
+
+
+@overload(dice.item_word)
+def _item_word(base: Any, index: Any) -> Any:
+    def compiled_item_word(base: Any, index: Any) -> Any:
+        return np.uint64(base) + np.uint64(index)
+
+    return compiled_item_word
+
+
+_shared: set[Callable[..., Any]] = set()
+
+
+def share(*functions: Callable[..., Any]) -> None:
+    """Let compiled code call pure Python functions by their own names; Python callers notice nothing.
+
+    What a shared function calls must be shared too. Sharing twice is harmless.
+    """
+    for function in functions:
+        if function not in _shared:
+            _shared.add(function)
+            register_jitable(function)
+
+
+share(*dice.COMPILABLE)
+
+# --------------------------------------------------------------------------- draws for Python callers
+
+_ADDRESS = (types.uint64,) * 6
+# read-only, so that both kinds of array are taken
+_POINTS = types.Array(types.float64, 1, "C", readonly=True)
+_UNIFORM = types.float64(*_ADDRESS)
+_DURATION = types.int64(types.int64, types.float64, types.float64, types.float64, _POINTS, *_ADDRESS)
+
+
+@functools.cache
+def _draw(function: Callable[..., Any], signature: Any) -> Any:
+    return compiled(signature)(function)
+
+
+def points_array(points: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """The ``points`` of a ``Distribution`` in the form compiled code takes."""
+    return np.array(points, dtype=np.float64)
+
+
+def uniform(seed: int, stream: int, event: int, endpoint: int, n: int, sub: int) -> float:
+    """``dice.uniform``, compiled."""
+    number: float = _draw(dice.uniform, _UNIFORM)(seed, stream, event, endpoint, n, sub)
+    return number
+
+
+def sample_ns(kind: int, a: float, b: float, c: float, points: Any, *address: int) -> int:
+    """``dice.sample_ns``, compiled; ``points`` is an array (see ``points_array``), ``address`` as there."""
+    duration: int = _draw(dice.sample_ns, _DURATION)(kind, a, b, c, points, *address)
+    return duration
+
+
+def residual_ns(kind: int, a: float, b: float, c: float, points: Any, *address: int) -> int:
+    """``dice.residual_ns``, compiled; ``points`` is an array (see ``points_array``), ``address`` as there."""
+    duration: int = _draw(dice.residual_ns, _DURATION)(kind, a, b, c, points, *address)
+    return duration
+
+
+# --------------------------------------------------------------------------- pure functions of the other modules
+
+share(policy.rounded, *workload.COMPILABLE, *receiver.COMPILABLE)
+
+
+def as_arrays(value: Any) -> Any:
+    """A ``NamedTuple`` of plain numbers with its sequences as arrays: the form compiled code takes."""
+    fields = {}
+    for name, kind in type(value).__annotations__.items():
+        item = getattr(value, name)
+        if isinstance(item, tuple) and hasattr(item, "_fields"):
+            fields[name] = as_arrays(item)
+        elif "float" in str(kind) and isinstance(item, Sequence):
+            fields[name] = np.array(item, dtype=np.float64)
+        elif isinstance(item, Sequence):
+            fields[name] = np.array(item, dtype=np.int64)
+        else:
+            fields[name] = item
+    return type(value)(**fields)
+
+
+_INTS = types.Array(types.int64, 1, "C")
+_FLOATS = types.Array(types.float64, 1, "C")
+
+
+@functools.cache
+def _receive() -> Any:
+    blank = dice.constant(0.0)
+    example = receiver.Receiver(blank, 0, -1, 503, -1, False, (), (), (), (), (), (), (), (), (), (0,), ())
+    types_of = numba.typeof(as_arrays(example)), numba.typeof(as_arrays(receiver.Outages((0,), (), ())))
+    return compiled((*types_of, _INTS, _INTS, _INTS, types.int64, *(types.uint64,) * 4))(receiver.receive)
+
+
+def receive(spec: Any, outages: Any, free: Any, starts: Any, ring: Any, now: int, *address: int) -> Any:
+    """``receiver.receive``, compiled: arrays throughout, ``address`` as there."""
+    return _receive()(spec, outages, free, starts, ring, now, *address)
+
+
+@functools.cache
+def _fill() -> Any:
+    blank = dice.constant(0.0)
+    process = workload.ArrivalProcess(0, 1.0, 0.0, 1, (), (), blank, blank, 1.0)
+    source = workload.EventSource(2**63, process, (), (), (), 1, (), (), ())
+    columns = (_INTS,) * 4
+    signature = (numba.typeof(as_arrays(source)), types.uint64, types.int64, _INTS, _FLOATS, _INTS, *columns)
+    return compiled(signature)(workload.fill)
+
+
+def fill(source: Any, seed: int, horizon: int, *state_and_columns: Any) -> int:
+    """``workload.fill``, compiled: arrays throughout."""
+    written: int = _fill()(source, seed, horizon, *state_and_columns)
+    return written

@@ -1,0 +1,424 @@
+"""What came out of a run: one row per attempt, one per delivery, time series, polls, and what was run.
+
+Engines record plain integers (``Columns``); ``build`` turns them into the frames below, so every engine's
+trace means the same. Times are seconds from the start of the run, each an exact nanosecond divided by 1e9.
+
+``attempts``, sorted by started, delivery, attempt: delivery_id, event_id, endpoint, key (str); seq,
+attempt_number, tier (int64; tier 0: returned by a poll); created_s, due_s, started_s, finished_s (float64;
+finished NaN: in flight at the end); outcome (category; missing while in flight); status (int64, 0: no HTTP
+answer); processed_s (float64, NaN: never); wait_cause (category, "" without a wait); served_s (float64, when
+the receiver took it up, NaN: never).
+
+``deliveries``, in order of creation: delivery_id, event_id, producer, endpoint, type, key (str or category);
+seq (int64); created_s; state (category); attempts (int64); first_processed_s, delivered_s (float64, NaN: never);
+duplicates (int64); late (bool); settled_s (float64, NaN: unsettled); due_s (float64, of the attempt it still
+waited for, NaN: none); newer, stale (bool: the data processed was newer than the event, or older than the
+object by then).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from sim import dice, policy
+from sim.model import UNLIMITED, Model
+from sim.receiver import NEVER
+
+Ints = np.ndarray[Any, np.dtype[np.int64]]
+Floats = np.ndarray[Any, np.dtype[np.float64]]
+
+WAIT_CAUSES = ("", "worker", "head_of_line", "slot", "rate", "breaker", "retry_after", "order", "disabled")
+NO_OUTCOME = -1
+NOT_YET = -1
+"""A time that has not come by the end of the run."""
+ID_BYTES = 64
+"""Size of a queue entry that holds only an id (a UUID in text, a type and a separator)."""
+THIN_BYTES = 200
+"""Size of a message without data: ids, type, key, seq and a time, as JSON."""
+MOST_TIERS = 12
+"""Tiers with a backlog column of their own; later ones are counted with the last."""
+
+
+@dataclass
+class Columns:
+    """A run as integers. Times are ns; ``NOT_YET`` and ``NEVER`` stand for no time.
+
+    events: source, index, type (in the model's event types), key, seq, time.
+    deliveries: event (row), member, state, attempts, delivered, settled, due.
+    attempts: delivery (row), attempt_number, tier, due, started, finished, outcome, status, processed,
+    served, cause (position in ``WAIT_CAUSES``).
+    polls: member, time, returned.
+    """
+
+    events: Ints
+    deliveries: Ints
+    attempts: Ints
+    polls: Ints
+    ended: int
+
+
+EVENT_COLUMNS = ("source", "index", "type", "key", "seq", "time")
+DELIVERY_COLUMNS = ("event", "member", "state", "attempts", "delivered", "settled", "due")
+ATTEMPT_COLUMNS = (
+    "delivery",
+    "attempt_number",
+    "tier",
+    "due",
+    "started",
+    "finished",
+    "outcome",
+    "status",
+    "processed",
+    "served",
+    "cause",
+)
+POLL_COLUMNS = ("member", "time", "returned")
+
+
+@dataclass(frozen=True)
+class Trace:
+    """The tables of a run, whoever made it: an engine, or a load test."""
+
+    attempts: pd.DataFrame
+    deliveries: pd.DataFrame
+    polls: pd.DataFrame
+    meta: dict[str, Any]
+
+    @cached_property
+    def samples(self) -> pd.DataFrame:
+        """Time series on the grid of ``meta["sample_every_s"]``; see ``sim.series``."""
+        from sim.series import samples
+
+        return samples(self)
+
+    def save(self, folder: Path, table_format: str = "parquet") -> None:
+        """Write the tables (``parquet`` or ``csv``) and ``meta.json`` into a folder that exists."""
+        for name in ("attempts", "deliveries", "samples", "polls"):
+            frame: pd.DataFrame = getattr(self, name)
+            if table_format == "csv":
+                frame.to_csv(folder / f"{name}.csv", index=False)
+            else:
+                frame.to_parquet(folder / f"{name}.parquet", index=False)
+        (folder / "meta.json").write_text(json.dumps(self.meta, indent=1) + "\n", encoding="utf-8")
+
+
+def read(folder: Path) -> Trace:
+    """Read what ``Trace.save`` wrote as Parquet."""
+    meta = json.loads((folder / "meta.json").read_text(encoding="utf-8"))
+    attempts, deliveries, polls = (
+        pd.read_parquet(folder / f"{name}.parquet") for name in ("attempts", "deliveries", "polls")
+    )
+    return Trace(attempts, deliveries, polls, meta)
+
+
+# --------------------------------------------------------------------------- from integers to tables
+
+
+def _named(table: Ints, names: tuple[str, ...]) -> dict[str, Ints]:
+    table = table.reshape(-1, len(names))
+    return {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
+
+
+def _seconds(ns: Ints) -> Floats:
+    """Seconds of ns, NaN for a time that did not come."""
+    return np.where((ns < 0) | (ns >= NEVER - 1), np.nan, ns / 1e9)
+
+
+def _labels(codes: Ints, names: list[str] | tuple[str, ...]) -> Any:
+    return pd.Categorical.from_codes(codes, categories=pd.Index(list(names), dtype=str))
+
+
+def build(model: Model, columns: Columns, engine: str) -> Trace:
+    """The tables of a run of an engine."""
+    events = _named(columns.events, EVENT_COLUMNS)
+    deliveries = _named(columns.deliveries, DELIVERY_COLUMNS)
+    attempts = _named(columns.attempts, ATTEMPT_COLUMNS)
+    order = np.lexsort((attempts["attempt_number"], attempts["delivery"], attempts["started"]))
+    attempts = {name: column[order] for name, column in attempts.items()}
+    _assert_conserved(deliveries, attempts)
+
+    judged = _judge(model, events, deliveries, attempts)
+    newer, stale = _data_age(model, events, deliveries, attempts, judged)
+    event_ids, endpoint_names, key_names = _names(model, events)
+    delivery_ids = _delivery_ids(model, event_ids, deliveries)
+
+    of_delivery = deliveries["event"]
+    frame = pd.DataFrame(
+        {
+            "delivery_id": delivery_ids,
+            "event_id": event_ids[of_delivery],
+            "producer": _labels(events["source"][of_delivery], model.producers),
+            "endpoint": _labels(deliveries["member"], endpoint_names),
+            "type": _labels(events["type"][of_delivery], model.event_types),
+            "key": key_names[of_delivery],
+            "seq": events["seq"][of_delivery],
+            "created_s": _seconds(events["time"][of_delivery]),
+            "state": _labels(deliveries["state"], policy.STATES),
+            "attempts": deliveries["attempts"],
+            "first_processed_s": _seconds(judged["first_processed"]),
+            "delivered_s": _seconds(deliveries["delivered"]),
+            "duplicates": judged["duplicates"],
+            "late": judged["late"].astype(bool),
+            "settled_s": _seconds(deliveries["settled"]),
+            "due_s": _seconds(deliveries["due"]),
+            "newer": newer,
+            "stale": stale,
+        }
+    )
+    row = attempts["delivery"]
+    event = of_delivery[row]
+    attempt_frame = pd.DataFrame(
+        {
+            "delivery_id": delivery_ids[row],
+            "event_id": event_ids[event],
+            "endpoint": _labels(deliveries["member"][row], endpoint_names),
+            "key": key_names[event],
+            "seq": events["seq"][event],
+            "attempt_number": attempts["attempt_number"],
+            "tier": attempts["tier"],
+            "created_s": _seconds(events["time"][event]),
+            "due_s": _seconds(attempts["due"]),
+            "started_s": _seconds(attempts["started"]),
+            "finished_s": _seconds(attempts["finished"]),
+            "outcome": _labels(attempts["outcome"], policy.OUTCOMES),
+            "status": attempts["status"],
+            "processed_s": _seconds(attempts["processed"]),
+            "wait_cause": _labels(attempts["cause"], WAIT_CAUSES),
+            "served_s": _seconds(attempts["served"]),
+        }
+    )
+    polls = _named(columns.polls, POLL_COLUMNS)
+    poll_frame = pd.DataFrame(
+        {
+            "endpoint": _labels(polls["member"], endpoint_names),
+            "polled_s": _seconds(polls["time"]),
+            "returned": polls["returned"],
+        }
+    )
+    return Trace(attempt_frame, frame, poll_frame, _meta(model, events, columns, engine))
+
+
+def _assert_conserved(deliveries: dict[str, Ints], attempts: dict[str, Ints]) -> None:
+    states = np.bincount(deliveries["state"], minlength=len(policy.STATES))
+    counted = dict(zip(policy.STATES, states.tolist(), strict=True))
+    assert sum(counted.values()) == len(deliveries["event"]), ("created is not the sum of states", counted)
+    assert deliveries["attempts"].sum() == len(attempts["delivery"]), (
+        "attempts of deliveries and rows of attempts differ",
+        int(deliveries["attempts"].sum()),
+        len(attempts["delivery"]),
+    )
+    settled = (deliveries["settled"] >= 0) == ~np.isin(
+        deliveries["state"], (policy.WAITING, policy.IN_FLIGHT)
+    )
+    assert settled.all(), ("a settled delivery has no time, or an unsettled one has", int((~settled).sum()))
+
+
+def _names(model: Model, events: dict[str, Ints]) -> tuple[Any, list[str], Any]:
+    """Event ids, endpoint names, and the key of each event, as arrays of str."""
+    event_ids = np.empty(len(events["time"]), dtype=object)
+    keys = np.empty(len(events["time"]), dtype=object)
+    for source, producer in enumerate(model.producers):
+        own = np.flatnonzero(events["source"] == source)
+        event_ids[own] = [f"{producer}:{i}" for i in events["index"][own].tolist()]
+        recorded = model.key_names[source]
+        codes = events["key"][own].tolist()
+        labels = codes if recorded is None else [recorded[code] for code in codes]
+        keys[own] = [f"{producer}/{label}" for label in labels]
+    as_text = pd.Series  # pandas keeps text compactly; object arrays would hold a pointer a row
+    return (
+        as_text(event_ids, dtype="str").array,
+        [member.name for member in model.members],
+        as_text(keys, dtype="str").array,
+    )
+
+
+def _delivery_ids(model: Model, event_ids: Any, deliveries: dict[str, Ints]) -> Any:
+    suffixes = [f":{member.name}" for member in model.members]
+    ids = [
+        event_id + suffixes[member]
+        for event_id, member in zip(
+            event_ids[deliveries["event"]], deliveries["member"].tolist(), strict=True
+        )
+    ]
+    return pd.Series(ids, dtype="str").array
+
+
+# --------------------------------------------------------------------------- judged at the receiver
+
+
+def _judge(
+    model: Model, events: dict[str, Ints], deliveries: dict[str, Ints], attempts: dict[str, Ints]
+) -> dict[str, Ints]:
+    """First processing, duplicates and lateness of every delivery, by processing time, before dedupe.
+
+    Ties in time are broken as the engines break them: by delivery, then by attempt.
+    """
+    count = len(deliveries["event"])
+    first = np.full(count, NOT_YET, dtype=np.int64)
+    duplicates = np.zeros(count, dtype=np.int64)
+    late = np.zeros(count, dtype=np.int64)
+    processed = np.flatnonzero(attempts["processed"] < NEVER - 1)
+    rows, times = attempts["delivery"][processed], attempts["processed"][processed]
+    if len(rows):
+        order = np.lexsort((times, rows))
+        heads = np.flatnonzero(np.diff(rows[order], prepend=-1))
+        first[rows[order][heads]] = times[order][heads]
+        duplicates = np.maximum(np.bincount(rows, minlength=count) - 1, 0)
+    known = np.flatnonzero(first >= 0)
+    event = deliveries["event"][known]
+    stream = _streams(model, events, deliveries)[known]
+    order = np.lexsort((known, first[known], stream))
+    ranked = np.unique(stream[order], return_inverse=True)[1] if len(known) else stream[order]
+    span = int(events["seq"].max(initial=0)) + 1
+    place = ranked * span + events["seq"][event[order]]
+    highest = np.maximum.accumulate(place) if len(place) else place
+    late[known[order]] = place < highest
+    return {"first_processed": first, "duplicates": duplicates, "late": late}
+
+
+def _streams(model: Model, events: dict[str, Ints], deliveries: dict[str, Ints]) -> Ints:
+    """A number for each delivery's (endpoint, producer, key): what is ordered is ordered within it."""
+    event = deliveries["event"]
+    most_keys = int(events["key"].max(initial=0)) + 1
+    source = events["source"][event] + deliveries["member"] * len(model.producers)
+    return source * most_keys + events["key"][event]
+
+
+def _data_age(
+    model: Model,
+    events: dict[str, Ints],
+    deliveries: dict[str, Ints],
+    attempts: dict[str, Ints],
+    judged: dict[str, Ints],
+) -> tuple[Any, Any]:
+    """Whether the data first processed was newer than the event, and older than the object by then.
+
+    A body in the queue is as old as the event; an id is looked up when the attempt starts; a thin message
+    makes the receiver look when it processes.
+    """
+    count = len(deliveries["event"])
+    newer, stale = np.zeros(count, dtype=bool), np.zeros(count, dtype=bool)
+    updated = [i for i, life in enumerate(model.lives) if life is not None and life.updated_every is not None]
+    if not updated:
+        return newer, stale
+    first = judged["first_processed"]
+    fetched = events["time"][deliveries["event"]].copy()
+    dispatcher = model.scenario.dispatcher
+    if dispatcher.message == "thin":
+        fetched = first.copy()
+    elif dispatcher.queue_holds == "id":
+        hits = np.flatnonzero(attempts["processed"] == first[attempts["delivery"]])
+        fetched[attempts["delivery"][hits]] = attempts["started"][hits]
+    wanted = np.flatnonzero((first >= 0) & np.isin(events["source"][deliveries["event"]], updated))
+    for row in wanted.tolist():
+        event = deliveries["event"][row]
+        source, index = int(events["source"][event]), int(events["index"][event])
+        created = int(events["time"][event])
+        at = created
+        cycle = 0
+        life = model.lives[source]
+        assert life is not None
+        assert life.updated_every is not None
+        word = (model.sources[source].word + index) & dice.MASK
+        while at <= first[row] and not stale[row]:
+            step = dice.sample(life.updated_every, model.seed, dice.Stream.OBJECT_UPDATED, word, 0, cycle, 0)
+            at += max(step, 1)  # an update every 0 s would never end
+            cycle += 1
+            newer[row] |= at <= fetched[row]
+            stale[row] |= fetched[row] < at <= first[row]
+    return newer, stale
+
+
+# --------------------------------------------------------------------------- what was run
+
+
+def _meta(model: Model, events: dict[str, Ints], columns: Columns, engine: str) -> dict[str, Any]:
+    scenario = model.scenario
+    dispatcher = scenario.dispatcher
+    created = events["time"]
+    inside = (created >= model.warmup) & (created < model.horizon)
+    groups = {}
+    for name, endpoint in scenario.endpoints.items():
+        named = endpoint.receiver if isinstance(endpoint.receiver, dict) else [endpoint.receiver]
+        blocks = {receiver: scenario.receivers[receiver] for receiver in named}
+        groups[name] = {"count": endpoint.count, "receivers": sorted(blocks)}
+    return {
+        "scenario": scenario.to_yaml(),
+        "name": scenario.name,
+        "seed": model.seed,
+        "engine": engine,
+        "kind": scenario.kind,
+        "undocumented": list(scenario.undocumented),
+        "horizon_s": model.horizon / 1e9,
+        "warmup_s": model.warmup / 1e9,
+        "end_s": model.end / 1e9,
+        "ended_s": columns.ended / 1e9,
+        "sample_every_s": _sample_every(model) / 1e9,
+        "events": int(inside.sum()),
+        "workers": _workers(model, columns),
+        "overhead_s": dispatcher.overhead / 1e9,
+        "queue_holds": dispatcher.queue_holds,
+        "message": dispatcher.message,
+        "bytes": {
+            "body": dict(zip(model.producers, model.body_bytes, strict=True)),
+            "id": ID_BYTES,
+            "thin": THIN_BYTES,
+        },
+        "endpoints": groups,
+        "dedupe_s": _by_member(model, "dedupe"),
+        "stale_guard": _by_member(model, "stale_guard"),
+        "last_outage_s": _last_outage(model, columns.ended),
+    }
+
+
+def _sample_every(model: Model) -> int:
+    chosen = model.scenario.sample_every
+    if chosen is not None:
+        return int(chosen)
+    # 500 points over the horizon, and no more than 5,000 over the whole run
+    return max(-(-model.horizon // 500), -(-model.end // 5000))
+
+
+def _workers(model: Model, columns: Columns) -> list[list[float]] | None:
+    """Workers over time as [from_s, number]; None: unlimited. Under ``per_tier``: of all tiers in use."""
+    dispatcher = model.scenario.dispatcher
+    if dispatcher.lanes is not None:
+        return [[0.0, float(dispatcher.lanes.first + dispatcher.lanes.retries)]]
+    if dispatcher.discipline == "shared":
+        steps = model.workers_at()
+        return None if steps[0][1] == UNLIMITED else [[start / 1e9, float(count)] for start, count in steps]
+    attempts = _named(columns.attempts, ATTEMPT_COLUMNS)
+    deliveries = _named(columns.deliveries, DELIVERY_COLUMNS)
+    policies = np.array([member.policy for member in model.members], dtype=np.int64)
+    used = policies[deliveries["member"][attempts["delivery"]]] * 2**32 + attempts["tier"]
+    tiers = np.unique(used[attempts["tier"] > 0]) % 2**32
+    return [[0.0, float(sum(model.tier_workers(int(tier)) for tier in tiers))]]
+
+
+def _by_member(model: Model, what: str) -> dict[str, float]:
+    """The dedupe window in s, or the stale guard as 1, of the endpoints that have one."""
+    found = {}
+    for member in model.members:
+        block = model.scenario.receivers[model.receiver_names[member.receiver]]
+        if what == "dedupe" and block.dedupe is not None:
+            found[member.name] = block.dedupe.window / 1e9
+        elif what == "stale_guard" and block.stale_guard:
+            found[member.name] = 1.0
+    return found
+
+
+def _last_outage(model: Model, ended: int) -> list[float] | None:
+    """[start_s, end_s] of the outage that ends last before the end of the run; None: there is none."""
+    last: tuple[int, int] | None = None
+    for member in model.members:
+        for start, end in zip(member.outages.start, member.outages.end, strict=True):
+            if end <= ended and start < model.horizon and (last is None or end > last[1]):
+                last = (start, end)
+    return None if last is None else [last[0] / 1e9, last[1] / 1e9]
