@@ -1,1 +1,38 @@
-"""hooklab: a laboratory for webhook delivery."""
+"""hooklab: a laboratory for webhook delivery.
+
+``sim.run("dreamkas")`` simulates a bundled scenario; ``sim.load`` reads one. Names are imported when they are
+first used, so that ``import sim`` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sim.errors import ScenarioError
+    from sim.metrics import metrics
+    from sim.result import Result, run
+    from sim.scenario import Scenario, load
+    from sim.trace import Trace
+    from sim.user import Reply, Request
+
+_HOMES = {
+    "Reply": "sim.user",
+    "Request": "sim.user",
+    "Result": "sim.result",
+    "Scenario": "sim.scenario",
+    "ScenarioError": "sim.errors",
+    "Trace": "sim.trace",
+    "load": "sim.scenario",
+    "metrics": "sim.metrics",
+    "run": "sim.result",
+}
+
+__all__ = ["Reply", "Request", "Result", "Scenario", "ScenarioError", "Trace", "load", "metrics", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'sim' has no attribute {name!r}")

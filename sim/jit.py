@@ -20,7 +20,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -291,10 +291,14 @@ share(policy.rounded, *workload.COMPILABLE, *receiver.COMPILABLE)
 
 def as_arrays(value: Any) -> Any:
     """A ``NamedTuple`` of plain numbers with its sequences as arrays: the form compiled code takes."""
-    fields = {}
+    fields: dict[str, Any] = {}
     for name, kind in type(value).__annotations__.items():
         item = getattr(value, name)
-        if isinstance(item, tuple) and hasattr(item, "_fields"):
+        if name == "word":
+            fields[name] = np.uint64(
+                item
+            )  # half of all words would fit a signed integer, and be another type
+        elif isinstance(item, tuple) and hasattr(item, "_fields"):
             fields[name] = as_arrays(item)
         elif "float" in str(kind) and isinstance(item, Sequence):
             fields[name] = np.array(item, dtype=np.float64)
@@ -317,11 +321,6 @@ def _receive() -> Any:
     return compiled((*types_of, _INTS, _INTS, _INTS, types.int64, *(types.uint64,) * 4))(receiver.receive)
 
 
-def receive(spec: Any, outages: Any, free: Any, starts: Any, ring: Any, now: int, *address: int) -> Any:
-    """``receiver.receive``, compiled: arrays throughout, ``address`` as there."""
-    return _receive()(spec, outages, free, starts, ring, now, *address)
-
-
 @functools.cache
 def _fill() -> Any:
     blank = dice.constant(0.0)
@@ -336,3 +335,28 @@ def fill(source: Any, seed: int, horizon: int, *state_and_columns: Any) -> int:
     """``workload.fill``, compiled: arrays throughout."""
     written: int = _fill()(source, seed, horizon, *state_and_columns)
     return written
+
+
+def receiver_of(spec: Any, outages: Any, seed: int, endpoint: int) -> Callable[[int, int, int], Any]:
+    """The receiver of one endpoint with its books: a function of (now, event word, attempt number)."""
+    arrays, windows = as_arrays(spec), as_arrays(outages)
+    free, starts, ring = (np.array(book, dtype=np.int64) for book in receiver.new_books(spec))
+    take = _receive()
+
+    def of_request(now: int, event: int, attempt: int) -> Any:
+        return take(arrays, windows, free, starts, ring, now, seed, event, endpoint, attempt)
+
+    return of_request
+
+
+def events(source: Any, seed: int, horizon: int) -> Iterator[tuple[int, int, int, int]]:
+    """The events of a source below the horizon, in order: (time, type, key, seq)."""
+    spec = as_arrays(source)
+    clock = np.array(workload.new_clock(), dtype=np.int64)
+    passed, seen = np.zeros(1), np.zeros(source.key_count, dtype=np.int64)
+    columns = [np.zeros(4096 + workload.largest_batch(source), dtype=np.int64) for _ in range(4)]
+    while True:
+        written = fill(spec, seed, horizon, clock, passed, seen, *columns)
+        if written == 0:
+            return
+        yield from zip(*(column[:written].tolist() for column in columns), strict=True)

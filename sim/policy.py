@@ -271,6 +271,18 @@ def with_retry_after(policy: Policy, gap: int, asked: int) -> int:
     return int(min(max(float(asked), low), high))
 
 
+def endpoint_rest(policy: Policy, gap: int, asked: int) -> int:
+    """How long a whole endpoint rests, ns, when it has asked for ``asked`` ns (negative: it did not).
+
+    ``gap`` is what the schedule would have waited; only a clamp in multiples of it looks at it.
+    """
+    if asked < 0 or policy.retry_after == IGNORE or not policy.retry_after_endpoint:
+        return 0
+    if policy.retry_after == HONOUR:
+        return asked
+    return with_retry_after(policy, gap, asked)
+
+
 def retry(
     policy: Policy, attempt_number: int, now: int, born: int, previous: int, asked: int, u: float
 ) -> tuple[int, int, int]:

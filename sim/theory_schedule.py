@@ -68,7 +68,7 @@ def require_gaps(gaps_s: Sequence[float]) -> None:
 
 
 def attempts_mean(failure_probability: float, max_attempts: int | None) -> float:
-    """Mean number of attempts of a delivery, Σ qᵏ for k < n = (1−qⁿ)/(1−q); `None` means until success, 1/(1−q).
+    """Mean number of attempts, Σ qᵏ for k < n = (1−qⁿ)/(1−q); with `None`, until success, 1/(1−q).
 
     Assumes attempts that fail independently. Raises `ValueError` for q outside [0, 1], for q = 1 without a
     limit, and for a limit below 1. Source: the truncated geometric distribution.
@@ -81,7 +81,7 @@ def attempts_mean(failure_probability: float, max_attempts: int | None) -> float
 
 
 def failed_attempts_s(gaps_s: Sequence[float], failed_attempt_s: float = 0.0) -> Floats:
-    """Offset in seconds from an event to the start of each attempt, S_k = k·a_fail + d_1 + … + d_k with S_0 = 0."""
+    """Seconds from an event to the start of attempt k+1, S_k = k·a_fail + d_1 + … + d_k with S_0 = 0."""
     require_gaps(gaps_s)
     require_not_negative(failed_attempt_s=failed_attempt_s)
     return np.array(list(accumulate((gap + failed_attempt_s for gap in gaps_s), initial=0.0)))
@@ -96,7 +96,7 @@ def attempt_probabilities(failure_probability: float, attempts: int) -> Floats:
 
 @dataclass(frozen=True, kw_only=True)
 class ScheduleOutcome:
-    """What a schedule does to one delivery; latencies are of delivered ones, NaN when nothing is delivered."""
+    """What a schedule does to a delivery; latencies are of delivered ones, NaN when nothing is delivered."""
 
     lost_share: float
     attempts_per_delivery: float
@@ -233,15 +233,13 @@ def _fit(values: Floats) -> Floats:
 
 
 def _next_gap_mean(values: Floats, gap: Floats, middle: Floats, half: Floats) -> Floats:
-    """E[f(min(cap, U(base, 3g)))] for every g in `gap`: f's integral up to 3g, and f(cap) for what is clipped."""
+    """E[f(min(cap, U(base, 3g)))] for every g in `gap`: f's integral up to 3g, and f(cap) if clipped."""
     fitted = _fit(values)
     integral = chebyshev.chebint(fitted, lbnd=-1, axis=1) * half[:, None]
     start = np.concatenate([[0.0], np.cumsum(integral.sum(axis=1))])
     base, cap = middle[0] - half[0], middle[-1] + half[-1]
     result = np.empty_like(gap)
-    for index in range(
-        len(gap) - 1
-    ):  # 3g of one piece lies in the next, since bounds are factors of three apart
+    for index in range(len(gap) - 1):  # bounds are factors of three apart, so 3g lies in the next piece
         where = (3 * gap[index] - middle[index + 1]) / half[index + 1]
         result[index] = start[index + 1] + chebyshev.chebval(where, integral[index + 1])
     result[-1] = start[-1] + (3 * gap[-1] - cap) * fitted[-1].sum()
@@ -349,9 +347,7 @@ def single_outage(outage_s: float, gaps_s: Sequence[float]) -> SingleOutage:
     """
     require_positive(outage_s=outage_s)
     offsets = failed_attempts_s(gaps_s)
-    failing = (
-        np.maximum(0.0, outage_s - offsets) / outage_s
-    )  # share of the events for which attempt k+1 fails
+    failing = np.maximum(0.0, outage_s - offsets) / outage_s  # entry k: the share whose attempt k+1 fails
     shares = failing[:-1] - failing[1:]
     delivered = float(shares.sum())
     return SingleOutage(
@@ -373,8 +369,9 @@ def outage_attempt_rate(
     """
     require_positive(arrival_rate_per_s=arrival_rate_per_s, outage_s=outage_s)
     offsets = failed_attempts_s(gaps_s)
-    retrying = [time_s >= s and time_s - gap < outage_s for s, gap in zip(offsets[1:], gaps_s, strict=True)]
-    return arrival_rate_per_s * (1 + sum(retrying))
+    pairs = zip(offsets[1:], gaps_s, strict=True)
+    retrying = sum(1 for offset, gap in pairs if time_s >= offset and time_s - gap < outage_s)
+    return arrival_rate_per_s * (1 + retrying)
 
 
 # ---- load and spikes --------------------------------------------------------------------------------------
@@ -382,7 +379,7 @@ def outage_attempt_rate(
 
 @dataclass(frozen=True, kw_only=True)
 class SyncSpike:
-    """Attempts in the fullest bin after a common failure, without jitter (all at once) and with full jitter."""
+    """Attempts in the fullest bin after a common failure: all at once without jitter, fewer with full jitter."""
 
     peak_without_jitter: int
     bin_mean: float
@@ -397,10 +394,10 @@ def sync_spike(deliveries: int, gap_s: float, bin_s: float) -> SyncSpike:
     """Peak of N retries spread by full jitter over a gap cut into m = gap/bin equal bins.
 
     P(max ≤ x) = N!/m^N · [z^N] (Σ_{j≤x} z^j/j!)^m, computed exactly as P(X≤x)^m · P(ΣXᵢ = N | all Xᵢ ≤ x) /
-    P(Poisson(N) = N) with Poisson(N/m) counts and one Fourier transform per x (absolute error about 1e-12);
-    the time taken grows with m times the square of the peak. Raises `ValueError` for fewer than one
-    delivery, times not above 0, and a gap that is not a whole number of bins. Source: multinomial maximum
-    by Poissonisation (Levin 1981).
+    P(Poisson(N) = N) with Poisson(N/m) counts and one Fourier transform per x (absolute error about 1e-12),
+    not simulated; the time taken grows with m times the square of the peak. Raises `ValueError` for fewer
+    than one delivery, times not above 0, and a gap that is not a whole number of bins. Source: multinomial
+    maximum by Poissonisation (Levin 1981).
     """
     require_count(deliveries=deliveries)
     require_positive(gap_s=gap_s, bin_s=bin_s)
@@ -422,15 +419,20 @@ def sync_spike(deliveries: int, gap_s: float, bin_s: float) -> SyncSpike:
 
 def _peak_distribution(deliveries: int, bins: int) -> Floats:
     """P(max ≤ x) for x = 0, 1, …, up to where it reaches 1."""
+    if bins == 1:
+        return np.append(np.zeros(deliveries), 1.0)
     mean = deliveries / bins
     counts = np.arange(deliveries + 1)
     log_factorial = np.concatenate([[0.0], np.cumsum(np.log(counts[1:]))])
     log_point = counts * math.log(mean) - mean - log_factorial
     log_total = deliveries * math.log(deliveries) - deliveries - log_factorial[-1]
     share = np.cumsum(np.exp(log_point))
+    log_binomial = log_factorial[-1] - log_factorial - log_factorial[::-1]
+    log_binomial += (deliveries - counts) * math.log1p(-1 / bins) - counts * math.log(bins)
+    beyond = bins * np.cumsum(np.exp(log_binomial)[::-1])[::-1]  # P(max ≥ x) is at most this
     below = [0.0]
-    for peak in range(1, deliveries + 1):
-        if below[-1] > 1 - 1e-15:
+    for peak in range(1, deliveries):
+        if beyond[peak + 1] < 1e-14:
             break
         log_all = bins * math.log(share[peak]) if share[peak] < 1 else 0.0
         if log_all - log_total < -40 or peak * bins < deliveries:  # then P(max ≤ x) is below 1e-17
@@ -450,7 +452,7 @@ def amplification(attempts: int, layers: int) -> int:
     below 1. Source: multiplication of independent retry loops.
     """
     require_count(attempts=attempts, layers=layers)
-    return attempts**layers
+    return int(attempts**layers)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,18 @@ from sim.receiver import NEVER
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-WAIT_CAUSES = ("", "worker", "head_of_line", "slot", "rate", "breaker", "retry_after", "order", "disabled")
+WAIT_CAUSES = (
+    "",
+    "worker",
+    "head_of_line",
+    "slot",
+    "rate",
+    "breaker",
+    "retry_after",
+    "order",
+    "disabled",
+    "poll",
+)
 NO_OUTCOME = -1
 NOT_YET = -1
 """A time that has not come by the end of the run."""

@@ -1,0 +1,310 @@
+"""The figures of a trace: latency, loss, duplicates, order, load, backlog. A trace and nothing else is needed.
+
+Figures about deliveries are taken over those created in [warmup, horizon), and shares are shares of these;
+rates, utilisation, orbit and backlog are taken over the same interval of time. A figure that does not exist
+(the latency of nothing) is NaN.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pandas as pd
+
+from sim import series
+from sim.fields import parse_duration
+from sim.series import Floats
+
+if TYPE_CHECKING:
+    from sim.trace import Trace
+
+QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
+WITHIN = ("1s", "30s", "5m", "1h", "24h")
+LOST = ("dead", "expired", "dropped", "vanished")
+_WITHIN = re.compile(r"within_share\{(.+)\}")
+
+
+class Metrics(Mapping[str, float]):
+    """Name → figure, in a fixed order; ``within_share{…}`` answers for any duration, listed or not."""
+
+    def __init__(self, values: dict[str, float], latencies: Floats, deliveries: int) -> None:
+        self._values = values
+        self._latencies = latencies
+        self._deliveries = deliveries
+
+    def __getitem__(self, name: str) -> float:
+        if name not in self._values and (match := _WITHIN.fullmatch(name)):
+            try:
+                return _within(self._latencies, self._deliveries, match[1])
+            except ValueError as error:
+                raise KeyError(f"{name}: {error}") from None
+        return self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        return f"Metrics({self._values!r})"
+
+
+def metrics(trace: Trace) -> Metrics:
+    """All figures of a trace."""
+    inside = _window(trace)
+    values: dict[str, float] = {"events": float(trace.meta["events"])}
+    values |= of_deliveries(trace, inside)
+    values |= _over_time(trace)
+    latencies = _latencies(trace.deliveries[inside])
+    return Metrics(values, latencies, int(inside.sum()))
+
+
+def metrics_by(trace: Trace, what: str) -> pd.DataFrame:
+    """Figures about deliveries by ``endpoint`` group, event ``type`` or ``hour`` of creation: one row each."""
+    inside = _window(trace)
+    deliveries = trace.deliveries
+    if what == "endpoint":
+        labels = deliveries["endpoint"].astype(str).str.rpartition(":")[0]
+    elif what == "type":
+        labels = deliveries["type"].astype(str)
+    elif what == "hour":
+        labels = (deliveries["created_s"] // 3600).astype(int)
+    else:
+        raise ValueError(f"what is {what!r}; it must be endpoint, type or hour")
+    rows = {
+        label: of_deliveries(trace, inside & (labels == label)) for label in sorted(labels[inside].unique())
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis(what)
+
+
+def _window(trace: Trace) -> Any:
+    created = trace.deliveries["created_s"]
+    return (created >= trace.meta["warmup_s"]) & (created < trace.meta["horizon_s"])
+
+
+def _latencies(deliveries: pd.DataFrame) -> Floats:
+    """Creation → first processing of those processed, sorted, s."""
+    return np.sort((deliveries["first_processed_s"] - deliveries["created_s"]).dropna().to_numpy())
+
+
+def _within(latencies: Floats, deliveries: int, limit: str) -> float:
+    if not deliveries:
+        return math.nan
+    return float(np.searchsorted(latencies, parse_duration(limit) / 1e9, side="right") / deliveries)
+
+
+def _summary(name: str, values: Floats) -> dict[str, float]:
+    """Mean and quantiles; a quantile is the least observed value that so many do not exceed."""
+    if not len(values):
+        return {f"{name}_{which}": math.nan for which in ("mean", *QUANTILES)}
+    ordered = np.sort(values)
+    figures = {f"{name}_mean": float(values.mean())}
+    for which, share in QUANTILES.items():
+        figures[f"{name}_{which}"] = float(ordered[max(math.ceil(share * len(ordered)) - 1, 0)])
+    return figures
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan
+
+
+def of_deliveries(trace: Trace, chosen: Any) -> dict[str, float]:
+    """The figures about the chosen deliveries (a mask) and their attempts."""
+    deliveries = trace.deliveries[chosen]
+    attempts = trace.attempts[trace.attempts["delivery_id"].isin(deliveries["delivery_id"])]
+    count = len(deliveries)
+    state = deliveries["state"].astype(str)
+    processed = deliveries["first_processed_s"].notna()
+    lost = state.isin(LOST)
+    latencies = _latencies(deliveries)
+    effects, stale_dropped = _effects(trace, deliveries, attempts)
+    return {
+        "deliveries": float(count),
+        "attempts": float(len(attempts)),
+        "delivered_share": _ratio(int((state == "delivered").sum()), count),
+        "lost_share": _ratio(int(lost.sum()), count),
+        "unsettled_share": _ratio(int(state.isin(("waiting", "in_flight")).sum()), count),
+        "expired_share": _ratio(int((state == "expired").sum()), count),
+        "processed_share": _ratio(int(processed.sum()), count),
+        "false_loss_share": _ratio(int((lost & processed).sum()), count),
+        **_summary("delivery_latency_s", latencies),
+        **{f"within_share{{{limit}}}": _within(latencies, count, limit) for limit in WITHIN},
+        **_summary("settle_time_s", (deliveries["settled_s"] - deliveries["created_s"]).dropna().to_numpy()),
+        **_summary("queue_wait_s", (attempts["started_s"] - attempts["due_s"]).to_numpy()),
+        "attempts_per_delivery": _ratio(len(attempts), count),
+        "duplicates_per_delivery": _ratio(int(deliveries["duplicates"].sum()), count),
+        "duplicate_share": _ratio(int((deliveries["duplicates"] > 0).sum()), count),
+        "effect_duplicates_per_delivery": _ratio(effects, count),
+        "stale_dropped_share": _ratio(stale_dropped, count),
+        "late_share": _ratio(int(deliveries["late"].sum()), count),
+        "inversions_per_event": _ratio(_inversions(deliveries), count),
+        "newer_share": _ratio(int(deliveries["newer"].sum()), count),
+        "stale_share": _ratio(int(deliveries["stale"].sum()), count),
+    }
+
+
+def _effects(trace: Trace, deliveries: pd.DataFrame, attempts: pd.DataFrame) -> tuple[int, int]:
+    """Repeats that had an effect after dedupe, and deliveries that a stale guard ignored.
+
+    A receiver forgets a delivery its window after the processing that had an effect; a repeat does not renew it.
+    """
+    window = trace.meta["dedupe_s"]
+    guarded = trace.meta["stale_guard"]
+    stale = int(deliveries["late"][deliveries["endpoint"].astype(str).isin(guarded)].sum()) if guarded else 0
+    repeated = deliveries[deliveries["duplicates"] > 0]
+    if not window:
+        return int(repeated["duplicates"].sum()), stale
+    processed = attempts[
+        attempts["processed_s"].notna() & attempts["delivery_id"].isin(repeated["delivery_id"])
+    ]
+    effects = 0
+    for (_, endpoint), times in processed.groupby(["delivery_id", "endpoint"], observed=True)["processed_s"]:
+        forgets = window.get(str(endpoint), 0.0)
+        known_until = -math.inf
+        had = 0
+        for at in sorted(times):
+            if at >= known_until:
+                had += 1
+                known_until = at + forgets
+        effects += had - 1
+    return effects, stale
+
+
+def _inversions(deliveries: pd.DataFrame) -> int:
+    """Pairs of one key at one endpoint of which the later seq was processed first."""
+    known = deliveries[deliveries["first_processed_s"].notna()]
+    if known.empty:
+        return 0
+    streams = known.groupby(["endpoint", "producer", "key"], observed=True).ngroup().to_numpy()
+    order = np.lexsort((known.index.to_numpy(), known["first_processed_s"].to_numpy(), streams))
+    seq = known["seq"].to_numpy()
+    place = streams[order] * (int(seq.max()) + 1) + seq[order]
+    return count_inversions(place)
+
+
+def count_inversions(values: Any) -> int:
+    """Pairs of an array that stand in the wrong order, by merging sorted halves: O(n log² n) in NumPy."""
+    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+    total = 0
+    width = 1
+    size = len(ranks)
+    while width < size:
+        block = np.arange(size) // (2 * width)
+        right = (np.arange(size) // width) % 2 == 1
+        # within each pair of halves: for every element of the right half, how many of the left are larger
+        order = np.lexsort((ranks, block))
+        left_before = np.cumsum(~right[order])
+        starts = np.searchsorted(block[order], block[order])
+        base = np.where(starts > 0, left_before[starts - 1], 0)
+        lefts = np.minimum(width, size - block[order] * 2 * width)
+        total += int(np.where(right[order], lefts - (left_before - base), 0).sum())
+        width *= 2
+    return total
+
+
+def _over_time(trace: Trace) -> dict[str, float]:
+    """The figures about the interval [warmup, horizon)."""
+    meta = trace.meta
+    start, end = meta["warmup_s"], min(meta["horizon_s"], meta["end_s"])
+    length = end - start
+    attempts, deliveries = trace.attempts, trace.deliveries
+    pushed = attempts["tier"].to_numpy() > 0
+    started = attempts["started_s"].to_numpy()
+    first = deliveries["first_processed_s"].to_numpy()
+    waiting = series.waits(trace)
+    retry = waiting.tier > 1
+    orbit = series.held(waiting.entered[retry], np.minimum(waiting.due, waiting.left)[retry], start, end)
+    bodies = deliveries["producer"].astype(str).map(meta["bytes"]["body"]).to_numpy(dtype=float)
+    queued = bodies if meta["queue_holds"] == "body" else np.full(len(bodies), float(meta["bytes"]["id"]))
+    polls = trace.polls[(trace.polls["polled_s"] >= start) & (trace.polls["polled_s"] < end)]
+    return {
+        "attempts_per_s": _ratio(int(((started >= start) & (started < end)).sum()), length),
+        "goodput_per_s": _ratio(int(((first >= start) & (first < end)).sum()), length),
+        "attempts_per_s_max": _peak_per_s(started, start, end),
+        "backlog_mean": series.held(waiting.entered, waiting.left, start, end) / length,
+        "backlog_max": _highest(waiting, None, start, end),
+        "backlog_bytes_max": _highest(waiting, queued[waiting.delivery], start, end),
+        "egress_bytes_per_s": _egress(trace, bodies, start, end) / length,
+        "api_calls_per_s": _api_calls(trace, start, end) / length,
+        "orbit_mean": orbit / length,
+        "drain_s": _drain(trace, waiting),
+        "worker_utilization": _utilization(trace, started[pushed], pushed, start, end),
+        "empty_poll_share": _ratio(int((polls["returned"] == 0).sum()), len(polls)),
+    }
+
+
+def _peak_per_s(started: Floats, start: float, end: float) -> float:
+    """Most attempts that start within one second, seconds counted from the beginning of the interval."""
+    inside = started[(started >= start) & (started < end)]
+    if not len(inside):
+        return 0.0
+    return float(np.unique(np.floor(inside - start), return_counts=True)[1].max())
+
+
+def _highest(waiting: series.Waits, weight: Floats | None, start: float, end: float) -> float:
+    times, levels = series.steps(waiting.entered, waiting.left, weight)
+    if not len(times):
+        return 0.0
+    at_start = max(int(np.searchsorted(times, start, side="right")) - 1, 0)
+    until = int(np.searchsorted(times, end, side="left"))
+    inside = levels[at_start:until]
+    return float(inside.max()) if len(inside) else 0.0
+
+
+def _egress(trace: Trace, bodies: Floats, start: float, end: float) -> float:
+    """Bytes sent: a message per attempt, and where messages are thin the body fetched per processing."""
+    attempts = trace.attempts
+    row = pd.Index(trace.deliveries["delivery_id"]).get_indexer(attempts["delivery_id"])
+    sent = (attempts["started_s"] >= start) & (attempts["started_s"] < end)
+    if trace.meta["message"] == "full":
+        return float(bodies[row][sent.to_numpy()].sum())
+    fetched = (attempts["processed_s"] >= start) & (attempts["processed_s"] < end)
+    return float(sent.sum() * trace.meta["bytes"]["thin"] + bodies[row][fetched.to_numpy()].sum())
+
+
+def _api_calls(trace: Trace, start: float, end: float) -> float:
+    """Calls that receivers make back: one for each processing of a thin message, one for each poll."""
+    polled = trace.polls["polled_s"]
+    calls = float(((polled >= start) & (polled < end)).sum())
+    if trace.meta["message"] == "thin":
+        processed = trace.attempts["processed_s"]
+        calls += float(((processed >= start) & (processed < end)).sum())
+    return calls
+
+
+def _utilization(trace: Trace, started: Floats, pushed: Any, start: float, end: float) -> float:
+    """Share of the workers' time spent on attempts; NaN when workers are unlimited."""
+    workers = trace.meta["workers"]
+    if workers is None:
+        return math.nan
+    froms = np.array([step[0] for step in workers])
+    untils = np.append(froms[1:], np.inf)
+    spans = np.maximum(np.minimum(untils, end) - np.maximum(froms, start), 0.0)
+    capacity = float((spans * np.array([step[1] for step in workers])).sum())
+    finished = trace.attempts["finished_s"].fillna(np.inf).to_numpy()[pushed]
+    return _ratio(series.held(started - trace.meta["overhead_s"], finished, start, end), capacity)
+
+
+def _drain(trace: Trace, waiting: series.Waits) -> float:
+    """From the end of the last outage until the backlog is back at its mean before it, s; NaN: never, or no outage."""
+    outage = trace.meta["last_outage_s"]
+    if outage is None:
+        return math.nan
+    start, end = outage
+    began = min(trace.meta["warmup_s"], start)
+    before = (
+        series.held(waiting.entered, waiting.left, began, start) / (start - began) if start > began else 0.0
+    )
+    times, levels = series.steps(waiting.entered, waiting.left)
+    if not len(times):
+        return 0.0
+    at = max(int(np.searchsorted(times, end, side="right")) - 1, 0)
+    back = np.flatnonzero(levels[at:] <= before)
+    if not len(back):
+        return math.nan
+    return max(float(times[at + back[0]]) - end, 0.0)

@@ -1,0 +1,191 @@
+"""Running a scenario from Python, and what comes back."""
+
+from __future__ import annotations
+
+import html
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim.errors import Problem, ScenarioError
+from sim.scenario import Scenario, load
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
+
+    from sim.metrics import Metrics
+    from sim.trace import Trace
+    from sim.user import UserReceiver
+
+ENGINES = ("auto", "simpy")
+
+SHOWN = (
+    "deliveries",
+    "attempts_per_delivery",
+    "delivered_share",
+    "lost_share",
+    "false_loss_share",
+    "unsettled_share",
+    "delivery_latency_s_p50",
+    "delivery_latency_s_p99",
+    "delivery_latency_s_p999",
+    "queue_wait_s_p99",
+    "duplicate_share",
+    "late_share",
+    "backlog_max",
+    "attempts_per_s_max",
+    "worker_utilization",
+)
+"""The figures of a first look, in order."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: its scenario, tables and figures."""
+
+    scenario: Scenario
+    trace: Trace
+    wall_s: float
+    """How long the engine ran, s."""
+    warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run: with the scenario it repeats the run to the last bit."""
+        seed: int = self.trace.meta["seed"]
+        return seed
+
+    @property
+    def engine(self) -> str:
+        """The engine that ran."""
+        engine: str = self.trace.meta["engine"]
+        return engine
+
+    @property
+    def attempts(self) -> pd.DataFrame:
+        """One row per attempt; columns in ``sim.trace``."""
+        return self.trace.attempts
+
+    @property
+    def deliveries(self) -> pd.DataFrame:
+        """One row per delivery; columns in ``sim.trace``."""
+        return self.trace.deliveries
+
+    @property
+    def samples(self) -> pd.DataFrame:
+        """Time series: backlog per tier, in flight, receiver queue, rates; columns in ``sim.series``."""
+        return self.trace.samples
+
+    @property
+    def polls(self) -> pd.DataFrame:
+        """One row per poll of an endpoint in ``mode: poll``."""
+        return self.trace.polls
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """All figures by name; ``within_share{10s}`` works for any duration."""
+        from sim.metrics import metrics
+
+        return metrics(self.trace)
+
+    def metrics_by(self, what: str) -> pd.DataFrame:
+        """Figures by ``endpoint`` group, event ``type`` or ``hour`` of creation."""
+        from sim.metrics import metrics_by
+
+        return metrics_by(self.trace, what)
+
+    def plot(self) -> Figure:
+        """One picture: latency distribution, backlog per tier, attempts and goodput over time."""
+        from sim.plots import overview
+
+        return overview(self.trace)
+
+    def save(self, folder: str | Path, table_format: str = "parquet") -> None:
+        """Write scenario, tables, figures and picture into a folder; see ``sim.output``."""
+        from sim.output import save
+
+        save(self, Path(folder), table_format)
+
+    def to_json(self) -> dict[str, Any]:
+        """What ``hooklab run --json`` prints; a figure that does not exist is None."""
+        return {
+            "scenario": self.scenario.name,
+            "seed": self.seed,
+            "engine": self.engine,
+            "wall_s": round(self.wall_s, 3),
+            "undocumented": self.trace.meta["undocumented"],
+            "warnings": list(self.warnings),
+            "metrics": {name: None if math.isnan(v) else v for name, v in self.metrics.items()},
+        }
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{name}</td><td style='text-align:right'>{shown(name, self.metrics[name])}</td></tr>"
+            for name in SHOWN
+        )
+        notes = "".join(f"<p>⚠ {html.escape(text)}</p>" for text in self.warnings)
+        title = html.escape(self.scenario.question or "")
+        head = f"<b>{html.escape(self.scenario.name)}</b>, seed {self.seed}, {self.engine} engine"
+        return f"<p>{head}<br>{title}</p>{notes}<table>{rows}</table>"
+
+
+def shown(name: str, value: float) -> str:
+    """A figure as people like to read it: shares in per cent, times in their own unit, counts with commas."""
+    if math.isnan(value):
+        return "–"
+    if "share" in name or name == "worker_utilization":
+        return f"{value * 100:.4g} %"
+    if "_s_" in name or name.endswith("_s") and not name.endswith("_per_s"):
+        return shown_duration(value)
+    if "bytes" in name:
+        return f"{value:,.0f} B"
+    return f"{value:,.0f}" if value == int(value) and abs(value) >= 100 else f"{value:.4g}"
+
+
+def shown_duration(seconds: float) -> str:
+    """A time in the unit that suits it."""
+    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
+        if seconds >= size * (2 if unit != "s" else 1):
+            return f"{seconds / size:.3g} {unit}"
+    return f"{seconds * 1000:.3g} ms"
+
+
+def run(
+    scenario: str | Path | Mapping[str, Any] | Scenario,
+    *,
+    seed: int | None = None,
+    engine: str = "auto",
+    stream: bool = False,
+    overrides: Iterable[str] = (),
+    receivers: Mapping[str, UserReceiver | Callable[[str], UserReceiver]] | None = None,
+    arrivals: Mapping[str, Iterable[Any]] | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> Result:
+    """Simulate a scenario: a bundled name, a path, a mapping or a ``Scenario``.
+
+    ``overrides`` are ``path=value`` texts. ``receivers`` replaces receivers (by name, or by endpoint group)
+    by a user's own objects, see ``sim.user``; ``arrivals`` replaces producers' arrivals by times in s, or
+    (time, type, key) tuples. ``progress`` is called now and then with the simulated share of the horizon.
+
+    Raises:
+        ScenarioError: anything wrong with the scenario, a file it names, or an argument.
+    """
+    if engine not in ENGINES:
+        raise ScenarioError([Problem("engine", engine, f"must be one of {', '.join(ENGINES)}")])
+    if stream:
+        raise ScenarioError("stream needs the compiled engine, which this version does not have")
+    loaded = load(scenario, overrides)
+    from sim import engine_simpy, model, trace
+
+    built = model.build(loaded, seed, arrivals)
+    warnings = loaded.warnings()
+    tell = None if progress is None else (lambda now: progress(min(now / built.horizon, 1.0)))
+    begun = time.perf_counter()
+    columns = engine_simpy.run(built, receivers, tell)
+    wall_s = time.perf_counter() - begun
+    return Result(loaded, trace.build(built, columns, "simpy"), wall_s, warnings)
