@@ -1,34 +1,42 @@
 """Closed forms to put beside a run: queues here, schedules, outages, order and duplicates re-exported.
 
-Times are seconds and rates are per second. Each docstring states the formula, what it assumes, and where it comes
-from. Input that makes no sense, or a queue without a steady state, raises `ValueError` with field, value and rule.
-Results are frozen; names shared with the metrics of a run mean the same. Nothing here simulates.
+Times are seconds and rates are per second. Each docstring states the formula, what it assumes, and where it
+comes from. Input that makes no sense, or a queue without a steady state, raises `ValueError` with field,
+value and rule. Results are frozen; names shared with the metrics of a run mean the same. Nothing here
+simulates.
 """
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sim.theory_order import (
     Duplicates,
+    HeadOfLineQueue,
     LatencyOrder,
     OrderOutcome,
     PairInversion,
+    Polling,
     ThinPayloadMiss,
+    TierWait,
     adjacent_inversion_poisson,
     duplicates,
     exponential_tail,
+    fifo_hol,
+    fifo_tier_random_delay,
     lognormal_tail,
     ordering_exp_latency,
     ordering_poisson,
     pair_inversion,
     pair_inversion_inf,
+    polling,
     thin_payload_miss,
 )
 from sim.theory_schedule import (
     Floats,
+    FluidDrain,
     JitterTotal,
     Metastability,
     OutageOutcome,
@@ -38,7 +46,7 @@ from sim.theory_schedule import (
     SyncSpike,
     amplification,
     attempts_mean,
-    failed_attempts_s,
+    fluid_drain,
     jitter_total,
     metastable,
     outage_attempt_rate,
@@ -52,10 +60,66 @@ from sim.theory_schedule import (
     retry_budget_load,
     schedule_iid,
     single_outage,
+    solve_rising,
     sync_spike,
 )
 
-__all__ = []
+__all__ = [
+    "DispatcherQueue",
+    "Duplicates",
+    "FluidDrain",
+    "HeadOfLineQueue",
+    "JitterTotal",
+    "LatencyOrder",
+    "LossQueue",
+    "Metastability",
+    "MultiServerQueue",
+    "OrderOutcome",
+    "OutageOutcome",
+    "PairInversion",
+    "Polling",
+    "RetrialQueue",
+    "RetryBudgetLoad",
+    "ScheduleOutcome",
+    "SingleOutage",
+    "SingleServerQueue",
+    "SyncSpike",
+    "ThinPayloadMiss",
+    "TierWait",
+    "adjacent_inversion_poisson",
+    "amplification",
+    "attempts_mean",
+    "dispatcher_bcmp",
+    "duplicates",
+    "exponential_tail",
+    "feedback_mmc",
+    "fifo_hol",
+    "fifo_tier_random_delay",
+    "fluid_drain",
+    "jitter_total",
+    "lognormal_tail",
+    "md1_queue_wait_cdf",
+    "md1_queue_wait_quantile",
+    "metastable",
+    "mg1",
+    "mmc",
+    "mmck",
+    "ordering_exp_latency",
+    "ordering_poisson",
+    "outage_attempt_rate",
+    "outage_ctmc",
+    "pair_inversion",
+    "pair_inversion_inf",
+    "polling",
+    "retrial_mg1",
+    "retrial_mm1",
+    "retrial_mmc",
+    "retry_budget_load",
+    "schedule_iid",
+    "single_outage",
+    "sync_spike",
+    "thin_payload_miss",
+]
 
 
 # ---- many servers -----------------------------------------------------------------------------------------
@@ -103,9 +167,9 @@ class MultiServerQueue:
 def mmc(arrival_rate_per_s: float, service_rate_per_s: float, servers: int) -> MultiServerQueue:
     """M/M/c: Poisson arrivals λ, exponential service μ, c servers, one unlimited FIFO queue.
 
-    P(wait) is Erlang's C = B/(1−ρ(1−B)), ρ = λ/(cμ), with Erlang's B from the stable recursion B_k = aB/(k+aB), a = λ/μ;
-    mean wait C/(cμ−λ); the rest by Little's law. Raises `ValueError` for rates not above 0, fewer than one server,
-    and λ ≥ cμ. Source: Erlang 1917.
+    P(wait) is Erlang's C = B/(1−ρ(1−B)), ρ = λ/(cμ), with Erlang's B from the stable recursion B_k =
+    aB/(k+aB), a = λ/μ; mean wait C/(cμ−λ); the rest by Little's law. Raises `ValueError` for rates not
+    above 0, fewer than one server, and λ ≥ cμ. Source: Erlang 1917.
     """
     require_positive(arrival_rate_per_s=arrival_rate_per_s, service_rate_per_s=service_rate_per_s)
     require_count(servers=servers)
@@ -147,9 +211,9 @@ class LossQueue:
 def mmck(arrival_rate_per_s: float, service_rate_per_s: float, servers: int, places: int) -> LossQueue:
     """M/M/c/K: as M/M/c with K places, servers included; who finds all places taken is refused.
 
-    p_n ∝ Π_{i≤n} λ/(min(i,c)μ); loss p_K; an accepted arrival waits with probability Σ_{c≤n<K} p_n/(1−p_K), on average L_q/(λ(1−p_K)).
-    K = c is Erlang's loss system. Any load is allowed. Raises `ValueError` for rates not above 0, fewer than one
-    server, and fewer places than servers. Source: Erlang 1917.
+    p_n ∝ Π_{i≤n} λ/(min(i,c)μ); loss p_K; an accepted arrival waits with probability Σ_{c≤n<K} p_n/(1−p_K),
+    on average L_q/(λ(1−p_K)). K = c is Erlang's loss system. Any load is allowed. Raises `ValueError` for
+    rates not above 0, fewer than one server, and fewer places than servers. Source: Erlang 1917.
     """
     require_positive(arrival_rate_per_s=arrival_rate_per_s, service_rate_per_s=service_rate_per_s)
     require_count(servers=servers, places=places)
@@ -195,14 +259,14 @@ def dispatcher_bcmp(
     failure_probability: float,
     gaps_s: Sequence[float],
 ) -> DispatcherQueue:
-    """c workers serving first attempts and retries alike, with deliveries waiting out their gaps in between.
+    """Queue of c workers serving first attempts and retries alike, with deliveries waiting out their gaps in between.
 
-    The workers are an M/M/c queue at λ·E[A], E[A] = Σ qᵏ for k ≤ n = len(gaps_s); independent of it, the orbit is Poisson
-    with mean λ Σ qᵏ·d_k. A delivery, lost ones included, takes E[A]·(wait + 1/μ) + Σ qᵏ·d_k. `in_system_mean` counts
-    waiting and busy, not the orbit. Assumes Poisson arrivals, exponential service alike for good and failed
-    attempts, FIFO by due time, and independent failures; gaps may have any distribution with mean d_k. Raises
-    `ValueError` for rates not above 0, q outside [0, 1], negative gaps, and λ·E[A] ≥ cμ. Source: product form of
-    Baskett, Chandy, Muntz and Palacios 1975 (BCMP).
+    The workers are an M/M/c queue at λ·E[A], E[A] = Σ qᵏ for k ≤ n = len(gaps_s); independent of it, the
+    orbit is Poisson with mean λ Σ qᵏ·d_k. A delivery, lost ones included, takes E[A]·(wait + 1/μ) + Σ
+    qᵏ·d_k. `in_system_mean` counts waiting and busy, not the orbit. Assumes Poisson arrivals, exponential
+    service alike for good and failed attempts, FIFO by due time, and independent failures; gaps may have
+    any distribution with mean d_k. Raises `ValueError` for rates not above 0, q outside [0, 1], negative
+    gaps, and λ·E[A] ≥ cμ. Source: product form of Baskett, Chandy, Muntz and Palacios 1975 (BCMP).
     """
     require_gaps(gaps_s)
     attempts = attempts_mean(failure_probability, len(gaps_s) + 1)
@@ -220,10 +284,11 @@ def feedback_mmc(
 ) -> DispatcherQueue:
     """M/M/c with immediate feedback: a failed attempt joins the queue again at once.
 
-    M/M/c at λ·E[A], E[A] = 1/(1−q) until success (`max_attempts` None) or (1−qⁿ)/(1−q); total time E[A]·(wait + 1/μ), lost qⁿ. The
-    mean wait and queue are exact; the wait is also the fresh arrival's, by the arrival theorem. Assumes Poisson arrivals,
-    exponential service drawn anew, independent failures. Raises `ValueError` for rates not above 0, q outside
-    [0, 1] (below 1 without a limit), and λ·E[A] ≥ cμ. Source: Jackson 1957; BCMP 1975.
+    M/M/c at λ·E[A], E[A] = 1/(1−q) until success (`max_attempts` None) or (1−qⁿ)/(1−q); total time
+    E[A]·(wait + 1/μ), lost qⁿ. The mean wait and queue are exact; the wait is also the fresh arrival's, by
+    the arrival theorem. Assumes Poisson arrivals, exponential service drawn anew, independent failures.
+    Raises `ValueError` for rates not above 0, q outside [0, 1] (below 1 without a limit), and λ·E[A] ≥ cμ.
+    Source: Jackson 1957; BCMP 1975.
     """
     attempts = attempts_mean(failure_probability, max_attempts)
     lost = 0.0 if max_attempts is None else failure_probability**max_attempts
@@ -270,9 +335,10 @@ class SingleServerQueue:
 def mg1(arrival_rate_per_s: float, service_s_mean: float, service_cv: float) -> SingleServerQueue:
     """M/G/1: Poisson arrivals λ, one server, any service time S with mean and coefficient of variation (sd/mean).
 
-    Mean wait λE[S²]/(2(1−ρ)), E[S²] = mean²(1+cv²), ρ = λ·mean = P(wait); the rest by Little's law. cv is 0 for a constant, 1 for
-    exponential, 1/√k for Erlang-k, √(e^{σ²}−1) for lognormal. Assumes FIFO and independent service times. Raises
-    `ValueError` for a rate or mean not above 0, a negative cv, and ρ ≥ 1. Source: Pollaczek 1930, Khinchine 1932.
+    Mean wait λE[S²]/(2(1−ρ)), E[S²] = mean²(1+cv²), ρ = λ·mean = P(wait); the rest by Little's law. cv is 0
+    for a constant, 1 for exponential, 1/√k for Erlang-k, √(e^{σ²}−1) for lognormal. Assumes FIFO and
+    independent service times. Raises `ValueError` for a rate or mean not above 0, a negative cv, and ρ ≥ 1.
+    Source: Pollaczek 1930, Khinchine 1932.
     """
     require_positive(arrival_rate_per_s=arrival_rate_per_s, service_s_mean=service_s_mean)
     require_not_negative(service_cv=service_cv)
@@ -292,10 +358,10 @@ def mg1(arrival_rate_per_s: float, service_s_mean: float, service_cv: float) -> 
 def md1_queue_wait_cdf(arrival_rate_per_s: float, service_s: float, duration_s: float) -> float:
     """P(wait ≤ t) of the M/D/1 queue with constant service D.
 
-    With k = ⌊t/D⌋ + 1 and y = λ(kD−t): Σ_{j<k} P(N ≤ k−j)·e^{−y}y^j/j!, N the number in the system, found by level crossing. All terms
-    are positive, so that it holds at any t; Crommelin's alternating sum, which it equals, loses all digits from
-    t ≈ 20 D. Raises `ValueError` for a rate or time not above 0, a negative duration, and λD ≥ 1. Source: Crommelin
-    1932, in the form of Franx 2001.
+    With k = ⌊t/D⌋ + 1 and y = λ(kD−t): Σ_{j<k} P(N ≤ k−j)·e^{−y}y^j/j!, N the number in the system, found
+    by level crossing. All terms are positive, so that it holds at any t; Crommelin's alternating sum, which
+    it equals, loses all digits from t ≈ 20 D. Raises `ValueError` for a rate or time not above 0, a
+    negative duration, and λD ≥ 1. Source: Crommelin 1932, in the form of Franx 2001.
     """
     _check_md1(arrival_rate_per_s, service_s)
     require_not_negative(duration_s=duration_s)
@@ -321,7 +387,7 @@ def md1_queue_wait_quantile(arrival_rate_per_s: float, service_s: float, probabi
         if _md1_cdf(arrival_rate_per_s, service_s, levels, (intervals - 1) * service_s) > probability:
             break
         intervals *= 2
-    return _solve(
+    return solve_rising(
         lambda t: _md1_cdf(arrival_rate_per_s, service_s, levels, t),
         probability,
         0.0,
@@ -336,16 +402,16 @@ def _check_md1(arrival_rate: float, service: float) -> None:
 
 def _md1_levels(busy: float, intervals: int) -> Floats:
     """P(N ≤ 1 … intervals) of M/D/1: p_(n+1)·P(A=0) = p_0·P(A>n) + Σ_{j=1}^{n} p_j·P(A>n+1−j), A arrivals per service."""
-    count = np.arange(1, min(intervals, 60) + 2)
-    point = np.cumprod(busy / count) * math.exp(-busy)
-    more = np.append(np.cumsum(point[::-1])[::-1], 0.0)  # P(A ≥ 1), P(A ≥ 2), …; past 60 it is below 1e-80
+    point = np.cumprod(busy / np.arange(1, 61)) * math.exp(-busy)
+    more = np.cumsum(point[::-1])[::-1]  # P(A ≥ 1), P(A ≥ 2), …; past 60 it is below 1e-80
     level = np.zeros(intervals + 1)
     level[0] = 1 - busy
     for n in range(intervals):
         first = max(1, n + 2 - len(more))
-        window = level[first : n + 1]
-        up = window @ more[n + 1 - first : n + 1 - first - len(window) : -1] if len(window) else 0.0
-        level[n + 1] = (level[0] * (more[n] if n < len(more) else 0.0) + up) * math.exp(busy)
+        up = level[first : n + 1] @ more[1 : n + 2 - first][::-1]
+        if n < len(more):
+            up += level[0] * more[n]
+        level[n + 1] = up * math.exp(busy)
     return np.cumsum(level)[1:]
 
 
@@ -357,11 +423,133 @@ def _md1_cdf(arrival_rate: float, service: float, levels: Floats, duration: floa
     return min(1.0, float(levels[:intervals][::-1] @ weights) * math.exp(-ahead))
 
 
-def _solve(rising: Callable[[float], float], target: float, low: float, high: float) -> float:
-    """The smallest point of [low, high] where a rising function reaches `target`, by bisection."""
-    while high - low > 4e-16 * high:
-        middle = (low + high) / 2
-        if middle in (low, high):
+# ---- retrials ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrialQueue:
+    """Servers without a queue, whose refused arrivals come back after exponential delays; times per delivery."""
+
+    busy_mean: float
+    blocking_probability: float
+    orbit_mean: float
+    orbit_time_s_mean: float
+    attempts_per_delivery: float
+    empty_probability: float | None
+
+
+def _retrial(
+    arrivals: float, retries: float, busy: float, blocked: float, orbit: float, empty: float | None
+) -> RetrialQueue:
+    """Little's law on the orbit, and attempts 1 + θ·orbit/λ."""
+    return RetrialQueue(
+        busy_mean=busy,
+        blocking_probability=blocked,
+        orbit_mean=orbit,
+        orbit_time_s_mean=orbit / arrivals,
+        attempts_per_delivery=1 + retries * orbit / arrivals,
+        empty_probability=empty,
+    )
+
+
+def retrial_mg1(
+    arrival_rate_per_s: float, service_s_mean: float, service_cv: float, retry_rate_per_s: float
+) -> RetrialQueue:
+    """M/G/1 retrial queue: one server, no place to wait, each refused delivery comes back at rate θ.
+
+    Orbit λ²(E[S²]/2 + E[S]/θ)/(1−ρ), orbit time orbit/λ, attempts 1 + θ·orbit/λ, P(busy) = ρ = λE[S].
+    Assumes Poisson arrivals and exponential retrial delays without limit. `empty_probability` is None: it
+    depends on more than two moments. Raises `ValueError` for rates or a mean not above 0, a negative cv,
+    and ρ ≥ 1. Source: Falin and Templeton 1997, chapter 1.
+    """
+    require_positive(
+        arrival_rate_per_s=arrival_rate_per_s,
+        service_s_mean=service_s_mean,
+        retry_rate_per_s=retry_rate_per_s,
+    )
+    require_not_negative(service_cv=service_cv)
+    require_below("arrival_rate_per_s", arrival_rate_per_s, 1 / service_s_mean, "1 / service_s_mean")
+    busy = arrival_rate_per_s * service_s_mean
+    half_square = service_s_mean**2 * (1 + service_cv**2) / 2
+    orbit = arrival_rate_per_s**2 * (half_square + service_s_mean / retry_rate_per_s) / (1 - busy)
+    return _retrial(arrival_rate_per_s, retry_rate_per_s, busy, busy, orbit, None)
+
+
+def retrial_mm1(
+    arrival_rate_per_s: float, service_rate_per_s: float, retry_rate_per_s: float
+) -> RetrialQueue:
+    """M/M/1 retrial queue: `retrial_mg1` with exponential service of rate μ.
+
+    Orbit ρ(λ/θ + ρ)/(1−ρ), P(server idle and orbit empty) = (1−ρ)^(λ/θ+1). Assumptions and errors as there.
+    Source: Falin and Templeton 1997, chapter 1.
+    """
+    require_positive(service_rate_per_s=service_rate_per_s)
+    queue = retrial_mg1(arrival_rate_per_s, 1 / service_rate_per_s, 1.0, retry_rate_per_s)
+    empty = (1 - queue.busy_mean) ** (arrival_rate_per_s / retry_rate_per_s + 1)
+    return replace(queue, empty_probability=empty)
+
+
+def retrial_mmc(
+    arrival_rate_per_s: float, service_rate_per_s: float, servers: int, retry_rate_per_s: float
+) -> RetrialQueue:
+    """M/M/c retrial queue: c servers, no place to wait, each refused delivery comes back at rate θ.
+
+    No closed form for c > 2: the chain (busy, orbit) is solved numerically, cut at an orbit where less than
+    1e-13 of the probability is left (found by doubling), by backward matrix recursion over the orbit; exact
+    but for that cut. `blocking_probability` is what a new arrival meets. Takes long for loads very near 1
+    or θ ≪ λ. Raises `ValueError` for rates not above 0, fewer than one server, λ ≥ cμ, and when 200,000 in
+    orbit are not enough. Source: Falin and Templeton 1997, chapter 2; Bright and Taylor 1995.
+    """
+    require_positive(
+        arrival_rate_per_s=arrival_rate_per_s,
+        service_rate_per_s=service_rate_per_s,
+        retry_rate_per_s=retry_rate_per_s,
+    )
+    require_count(servers=servers)
+    capacity = servers * service_rate_per_s
+    require_below("arrival_rate_per_s", arrival_rate_per_s, capacity, "servers × service_rate_per_s")
+    cut = 64
+    while cut <= 200_000:
+        levels = _retrial_levels(arrival_rate_per_s, service_rate_per_s, servers, retry_rate_per_s, cut)
+        orbit = levels.sum(axis=1)
+        if orbit[-1] * cut < 1e-13:
+            return _retrial(
+                arrival_rate_per_s,
+                retry_rate_per_s,
+                float(levels.sum(axis=0) @ np.arange(servers + 1)),
+                float(levels[:, -1].sum()),
+                float(orbit @ np.arange(cut + 1)),
+                max(0.0, float(levels[0, 0])),
+            )
+        cut *= 2
+    raise ValueError(
+        f"retry_rate_per_s is {retry_rate_per_s}; with this load more than 200000 deliveries are in orbit"
+    )
+
+
+def _retrial_levels(arrivals: float, service: float, servers: int, retries: float, cut: int) -> Floats:
+    """P(orbit = n, busy = i) as rows n ≤ cut: p_(n+1) = p_n[c]·λ·e_c·(−T_(n+1))⁻¹, T holding all that lies above."""
+    busy = np.arange(servers + 1)
+    inside = np.diag(np.full(servers, arrivals), 1) + np.diag(service * busy[1:], -1)
+    up = np.zeros(servers + 1)
+    up[-1] = arrivals
+    ratio = np.zeros((cut + 1, servers + 1))  # row n: p_n for one unit of p_(n−1)[c]
+    down = np.zeros(servers + 1)  # what returns to this level from above, per unit of p_n[c]
+    for orbit in range(cut, -1, -1):
+        leaving = inside.sum(axis=1) + np.where(
+            busy < servers, orbit * retries, arrivals if orbit < cut else 0
+        )
+        level = inside - np.diag(leaving)
+        level[-1] += down
+        if orbit == 0:
             break
-        low, high = (low, middle) if rising(middle) >= target else (middle, high)
-    return high
+        ratio[orbit] = np.linalg.solve(level.T, -up)
+        down = np.append(0.0, ratio[orbit][:-1])
+        down *= (
+            arrivals / down.sum()
+        )  # all that goes up comes back: exactly, or rounding grows level by level
+    level[:, 0] = 1.0  # level 0: the balance equations are dependent, one gives way to normalization
+    ratio[0] = np.linalg.solve(level.T, np.append(1.0, np.zeros(servers)))
+    logs = np.concatenate([[0.0], np.cumsum(np.log(ratio[:-1, -1]))])  # products over levels could overflow
+    levels = ratio * np.exp(logs - logs.max())[:, None]
+    return np.asarray(levels / levels.sum())

@@ -14,10 +14,13 @@ from sim.theory_schedule import (
     attempt_probabilities,
     attempts_mean,
     failed_attempts_s,
+    require_below,
     require_count,
     require_not_negative,
     require_positive,
     require_probability,
+    schedule_iid,
+    solve_rising,
 )
 
 
@@ -148,6 +151,54 @@ def ordering_exp_latency(
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class HeadOfLineQueue:
+    """An endpoint served strictly in order, so that every attempt and gap holds up all that follow."""
+
+    service_s_mean: float
+    utilization: float
+    arrival_rate_per_s_max: float
+    wait_probability: float
+    queue_wait_s_mean: float
+    settle_time_s_mean: float
+
+
+def fifo_hol(
+    arrival_rate_per_s: float,
+    failure_probability: float,
+    gaps_s: Sequence[float],
+    failed_attempt_s: float = 0.0,
+    delivered_attempt_s: float = 0.0,
+) -> HeadOfLineQueue:
+    """Strict order: a delivery starts when its predecessor is delivered or lost.
+
+    M/G/1 with service S_k + a_ok with probability (1−q)qᵏ and S_n + a_fail with qⁿ⁺¹, S_k = k·a_fail + d_1
+    + … + d_k: mean wait λE[S²]/(2(1−λE[S])). Assumes Poisson arrivals of one order, independent failures,
+    constant durations, and free workers. `settle_time_s_mean` counts lost deliveries too. Raises
+    `ValueError` for a rate not above 0, q outside [0, 1], negative times, attempts and gaps that all take
+    no time, and λE[S] ≥ 1. Source: Pollaczek 1930, Khinchine 1932.
+    """
+    require_positive(arrival_rate_per_s=arrival_rate_per_s)
+    outcome = schedule_iid(failure_probability, gaps_s, failed_attempt_s, delivered_attempt_s)
+    all_failed = float(failed_attempts_s(gaps_s, failed_attempt_s)[-1]) + failed_attempt_s
+    times = np.array([*outcome.latencies_s, all_failed])
+    shares = np.array([*outcome.probabilities, outcome.lost_share])
+    mean, square = float(shares @ times), float(shares @ times**2)
+    if mean == 0:
+        raise ValueError(f"delivered_attempt_s is {delivered_attempt_s}; some attempt or gap must take time")
+    utilization = arrival_rate_per_s * mean
+    require_below("arrival_rate_per_s", arrival_rate_per_s, 1 / mean, "1 / E[S]")
+    wait = arrival_rate_per_s * square / (2 * (1 - utilization))
+    return HeadOfLineQueue(
+        service_s_mean=mean,
+        utilization=utilization,
+        arrival_rate_per_s_max=1 / mean,
+        wait_probability=utilization,
+        queue_wait_s_mean=wait,
+        settle_time_s_mean=wait + mean,
+    )
+
+
 # ---- duplicates -------------------------------------------------------------------------------------------
 
 
@@ -272,12 +323,12 @@ def thin_payload_miss(
 ) -> ThinPayloadMiss:
     """Share of deliveries whose object is gone, or has changed, by the attempt that delivers them.
 
-    `missing_share` = Σ p_k·(1 − e^{−δS_k})/Σ p_k with p_k = (1−q)qᵏ, S_k the sum of the first k gaps and δ the rate of
-    deletions: of the deliveries that get through. `newer_share` is the same with the rate of updates, whether or
-    not the object is still there. `vanished_share` = Σ_{k≥1} qᵏ(e^{−δS_(k−1)} − e^{−δS_k}): of all deliveries, those whose retries end
-    because an attempt finds the object gone. Assumes exponential lifetimes from the event on, and independent
-    attempts that take no time. Raises `ValueError` for q outside [0, 1), negative gaps or rates. Source: Laplace
-    transform of the delivered latency.
+    `missing_share` = Σ p_k·(1 − e^{−δS_k})/Σ p_k with p_k = (1−q)qᵏ, S_k the sum of the first k gaps and δ
+    the rate of deletions: of the deliveries that get through. `newer_share` is the same with the rate of
+    updates, whether or not the object is still there. `vanished_share` = Σ_{k≥1} qᵏ(e^{−δS_(k−1)} −
+    e^{−δS_k}): of all deliveries, those whose retries end because an attempt finds the object gone. Assumes
+    exponential lifetimes from the event on, and independent attempts that take no time. Raises `ValueError`
+    for q outside [0, 1), negative gaps or rates. Source: Laplace transform of the delivered latency.
     """
     require_probability(below_one=True, failure_probability=failure_probability)
     require_not_negative(delete_rate_per_s=delete_rate_per_s, update_rate_per_s=update_rate_per_s)
@@ -290,4 +341,76 @@ def thin_payload_miss(
         missing_share=float(shares @ -np.expm1(-delete_rate_per_s * offsets)),
         newer_share=float(shares @ -np.expm1(-update_rate_per_s * offsets)),
         vanished_share=float(retried @ dying),
+    )
+
+
+# ---- tiers and polling ---------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, kw_only=True)
+class TierWait:
+    """Time from entering a FIFO tier to leaving it, and the part of it spent due behind a head that is not."""
+
+    tier_wait_s_mean: float
+    head_of_line_wait_s_mean: float
+    tier_wait_s_median: float
+
+
+def fifo_tier_random_delay(arrival_rate_per_s: float, low_s: float, high_s: float) -> TierWait:
+    """FIFO tier whose entries have gaps uniform on (a, b): each leaves when it and all before it are due.
+
+    P(W ≤ w) = F(w)·exp(−λ∫_w^∞(1−F)) = F(w)·exp(−λ(b−w)²/(2L)) on [a, b], L = b−a, so E[W] = b −
+    √(πL/(2λ))·erf(√(λL/2)) + (1−e^{−λL/2})/λ; the median by bisection. Constant gaps (a = b) add nothing.
+    Assumes Poisson entries and free workers. Raises `ValueError` for a rate not above 0, negative gaps, and
+    b < a. Source: maximum over a Poisson process.
+    """
+    require_positive(arrival_rate_per_s=arrival_rate_per_s)
+    require_not_negative(low_s=low_s, high_s=high_s)
+    if high_s < low_s:
+        raise ValueError(f"high_s is {high_s}; it must be at least low_s ({low_s})")
+    rate, length = arrival_rate_per_s, high_s - low_s
+    if length == 0:
+        return TierWait(tier_wait_s_mean=low_s, head_of_line_wait_s_mean=0.0, tier_wait_s_median=low_s)
+    half = rate * length / 2
+    early = length * math.sqrt(math.pi / half) / 2 * math.erf(math.sqrt(half)) + math.expm1(-half) / rate
+    median = solve_rising(lambda left: math.exp(-half * (1 - left) ** 2) * left, 0.5, 0.0, 1.0)
+    return TierWait(
+        tier_wait_s_mean=high_s - early,
+        head_of_line_wait_s_mean=length / 2 - early,
+        tier_wait_s_median=low_s + length * median,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Polling:
+    """An endpoint that asks at fixed intervals instead of being called."""
+
+    staleness_s_mean: float
+    staleness_s_p95: float
+    polls_per_s: float
+    empty_poll_share: float
+    batch_mean: float
+    stale_time_share: float
+    polls_per_event: float
+
+
+def polling(arrival_rate_per_s: float, every_s: float) -> Polling:
+    """Polling every P seconds that takes all there is, with Poisson arrivals λ.
+
+    Staleness is uniform on (0, P): mean P/2, p95 0.95 P. Empty polls e^{−λP}; batch λP/(1−e^{−λP}), of
+    polls that are not empty; share of time with something unseen 1 − (1−e^{−λP})/(λP); polls per event
+    1/(λP). Raises `ValueError` for a rate or an interval not above 0. Source: conditional uniformity of
+    Poisson arrivals.
+    """
+    require_positive(arrival_rate_per_s=arrival_rate_per_s, every_s=every_s)
+    events = arrival_rate_per_s * every_s
+    some = -math.expm1(-events)
+    return Polling(
+        staleness_s_mean=every_s / 2,
+        staleness_s_p95=0.95 * every_s,
+        polls_per_s=1 / every_s,
+        empty_poll_share=math.exp(-events),
+        batch_mean=events / some,
+        stale_time_share=1 - some / events,
+        polls_per_event=1 / events,
     )

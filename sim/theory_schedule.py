@@ -6,7 +6,7 @@ its parts.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Literal
@@ -21,7 +21,7 @@ Floats = NDArray[np.float64]
 _NODES = 40  # per Chebyshev piece: a piece spans at most a factor of three, so 40 reach double precision
 
 
-# ---- checks -----------------------------------------------------------------------------------------------
+# ---- shared by the parts of theory -------------------------------------------------------------------------
 
 
 def require_positive(**fields: float) -> None:
@@ -62,6 +62,16 @@ def require_below(field: str, value: float, limit: float, meaning: str) -> None:
 def require_gaps(gaps_s: Sequence[float]) -> None:
     """Raise `ValueError` unless every gap is finite and at least 0."""
     require_not_negative(**{f"gaps_s[{index}]": gap for index, gap in enumerate(gaps_s)})
+
+
+def solve_rising(rising: Callable[[float], float], target: float, low: float, high: float) -> float:
+    """The smallest point of [low, high] where a rising function reaches `target`, by bisection."""
+    while high - low > 4e-16 * high:
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (low, middle) if rising(middle) >= target else (middle, high)
+    return high
 
 
 # ---- independent attempts ---------------------------------------------------------------------------------
@@ -372,6 +382,42 @@ def outage_attempt_rate(
     pairs = zip(offsets[1:], gaps_s, strict=True)
     retrying = sum(1 for offset, gap in pairs if time_s >= offset and time_s - gap < outage_s)
     return arrival_rate_per_s * (1 + retrying)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FluidDrain:
+    """Backlog of one outage in the fluid limit."""
+
+    drain_s: float
+    backlog_max: float
+    backlog_area_s: float
+    affected_delay_s_mean: float
+
+
+def fluid_drain(
+    arrival_rate_per_s: float, service_rate_per_s: float, servers: int, outage_s: float
+) -> FluidDrain:
+    """Backlog while c servers stand still for D seconds and afterwards work it off.
+
+    Peak λD, drained after Dλ/(cμ−λ), area λD(D+drain)/2 (delivery-seconds), mean delay of the affected D/2.
+    Assumes the fluid limit: large λD; the real drain differs by about c/(cμ−λ) seconds. Raises `ValueError`
+    for rates or an outage not above 0, fewer than one server, and λ ≥ cμ. Source: deterministic queueing
+    (Newell 1971).
+    """
+    require_positive(
+        arrival_rate_per_s=arrival_rate_per_s, service_rate_per_s=service_rate_per_s, outage_s=outage_s
+    )
+    require_count(servers=servers)
+    capacity = servers * service_rate_per_s
+    require_below("arrival_rate_per_s", arrival_rate_per_s, capacity, "servers × service_rate_per_s")
+    peak = arrival_rate_per_s * outage_s
+    drain = peak / (capacity - arrival_rate_per_s)
+    return FluidDrain(
+        drain_s=drain,
+        backlog_max=peak,
+        backlog_area_s=peak * (outage_s + drain) / 2,
+        affected_delay_s_mean=outage_s / 2,
+    )
 
 
 # ---- load and spikes --------------------------------------------------------------------------------------

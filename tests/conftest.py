@@ -1,0 +1,22 @@
+"""What several test files need: the reference data, and scenarios made from a few changed leaves."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of reference data beside the checkout; skipped without it, an error in CI."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "oracles" / "open.json").is_file():
+        message = "the reference data is not there: it belongs into ../shared, beside the checkout"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    return folder
