@@ -1,633 +1,299 @@
-"""The SimPy model: producers, deliveries, endpoints, a dispatcher. It is the specification, meant to be read.
+"""The SimPy engine: producers, deliveries and polling endpoints as processes. It is the specification.
 
-A delivery is a process: it waits until it is due, for its turn, for the answer, and decides what follows. The
-decisions are those of ``sim.policy``; what a receiver does with a request is ``sim.receiver``; luck comes from
-``sim.dice``. What stands here is only who waits for whom.
-
-**Order within an instant.** Everything visible happens in the order (time, kind, id, attempt), with the kinds
-below. SimPy breaks ties by priority, then by age; so every visible moment is a ``Moment`` whose priority holds
-kind, id and attempt. SimPy's own wake-ups have the priorities 0 and 1 and come first, in the order in which
-they were caused. Dispatch has the last kind but one: it runs when nothing else is left at this instant, starts
-all it can, and what that causes at the same instant runs before it is asked again.
+A delivery is a process: it waits until it is due, for its turn, for the answer, and decides what follows. Every
+decision is one of ``sim.policy``; what a receiver makes of a request is ``sim.receiver``; luck comes from
+``sim.dice``; who gets a turn is ``sim.dispatch``; what comes first at one instant is ``sim.clock``. So what
+stands here is the course of things: read ``deliver`` first, then ``attempt`` and ``decide``.
 
 Time is int nanoseconds.
 """
 
 from __future__ import annotations
 
-import itertools
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping
-from heapq import heappop, heappush
+from array import array
+from collections.abc import Callable, Generator, Mapping
 
 import numpy as np
 import simpy
-from simpy.events import EventPriority
 
-from sim import dice, jit, policy, receiver
+from sim import clock, dice, jit, policy, receiver
+from sim.clock import Clock
+from sim.dispatch import CAUSES, Delivery, Dispatcher, Endpoint
 from sim.errors import ScenarioError
 from sim.model import Member, Model
-from sim.policy import FOREVER
-from sim.receiver import Answer
-from sim.trace import NO_OUTCOME, NOT_YET, WAIT_CAUSES, Columns
+from sim.trace import (
+    ATTEMPT_COLUMNS,
+    DELIVERY_COLUMNS,
+    EVENT_COLUMNS,
+    NO_OUTCOME,
+    NOT_YET,
+    POLL_COLUMNS,
+    Columns,
+    Ints,
+)
 from sim.user import Request, UserReceiver, answer_of
 
 Process = Generator[simpy.Event, object, None]
+UserReceivers = Mapping[str, UserReceiver | Callable[[str], UserReceiver]]
+Receive = Callable[[int, int, int], tuple[int, int, int, int, int]]
+"""(now, event word, attempt number) → the parts of an ``Answer``."""
 
-# Kinds of moment, in the order in which they happen at one instant. Receivers need none of their own: they
-# know the future of a request when it arrives.
-WORKERS_CHANGE, ATTEMPT, DUE, EVENT, DISPATCH = 1, 2, 3, 4, 5
+FINISHED, OUTCOME, STATUS = (ATTEMPT_COLUMNS.index(name) for name in ("finished", "outcome", "status"))
 STANDSTILL = 10_000
 """Attempts of one delivery at one instant after which time is taken to stand still."""
-
-CAUSE = {name: position for position, name in enumerate(WAIT_CAUSES)}
-
-
-class Moment(simpy.Event):
-    """A point in time at which a process goes on, placed in the order of its instant by kind, id and attempt."""
-
-    def __init__(self, env: simpy.Environment, at: int, kind: int, number: int, attempt: int = 0) -> None:
-        super().__init__(env)
-        self._ok = True
-        self._value = None
-        # attempt numbers beyond 2**20 of one delivery never meet others of the same delivery at one instant
-        priority = (kind << 68) + (number << 20) + (attempt & 0xFFFFF)
-        env.schedule(self, EventPriority(priority), at - env.now)
-
-
-class Delivery:
-    """The duty to bring one event to one endpoint."""
-
-    __slots__ = (
-        "attempts", "born", "cause", "created", "deleted_at", "delivered", "due", "endpoint", "event", "event_word",
-        "gap", "held", "is_due", "number", "probe", "settled", "standing", "state", "stream", "tier", "turn",
-    )  # fmt: skip
-
-    def __init__(self, number: int, event: int, event_word: int, created: int, endpoint: Endpoint) -> None:
-        self.number = number
-        self.event = event
-        self.event_word = event_word
-        self.created = created
-        self.endpoint = endpoint
-        self.state = policy.WAITING
-        self.attempts = 0
-        self.born = created
-        self.due = created
-        self.gap = 0
-        self.delivered = NOT_YET
-        self.settled = NOT_YET
-        self.deleted_at = FOREVER
-        self.cause = 0
-        self.is_due = False
-        self.held = False
-        self.probe = False
-        self.standing = 0
-        self.stream: Stream | None = None
-        self.tier: Tier | None = None
-        self.turn: simpy.Event | None = None
-
-
-Stream = deque[Delivery]
-"""Deliveries of one ordering key, unsettled, in order of creation: only the first may start."""
-Ranked = list[tuple[int, int, Delivery]]
-"""A heap of (due, number, delivery): who may start first."""
-
-
-def push(heap: Ranked, delivery: Delivery) -> None:
-    """Add a delivery to a heap."""
-    heappush(heap, (delivery.due, delivery.number, delivery))
-
-
-class Lane:
-    """A worker pool of the shared discipline, and the due deliveries that wait for it."""
-
-    def __init__(self, workers: int) -> None:
-        self.free = workers
-        self.ready: Ranked = []
-
-
-class Tier:
-    """A queue of one policy and attempt number under ``per_tier``: first come, first held.
-
-    Each of its workers takes the head, due or not, and holds it until it has been sent.
-    """
-
-    def __init__(self, workers: int) -> None:
-        self.free = workers
-        self.queue: Stream = deque()
-        self.returned: Ranked = []
-
-
-class Endpoint:
-    """What the sender knows about one endpoint, and its receiver."""
-
-    def __init__(self, model: Model, index: int, member: Member, user: UserReceiver | None) -> None:
-        self.index = index
-        self.member = member
-        self.policy = model.policies[member.policy] if member.policy >= 0 else None
-        self.user = user
-        self.in_flight = 0
-        self.free_again = 0
-        self.rested_until = 0
-        self.disabled = False
-        self.health = policy.healthy()
-        self.budget = policy.budget_full(self.policy) if self.policy is not None else policy.Budget(0.0, 0)
-        self.waiting: dict[int, Delivery] = {}
-        self.parked: Ranked = []
-        self.wake_at = FOREVER
-        spec = model.receivers[member.receiver]
-        self._receive = jit.receiver_of(spec, member.outages, model.seed, member.word)
-
-    def receive(self, request: Callable[[], Request], event_word: int, now: int, attempt: int) -> Answer:
-        """Hand a request to the receiver."""
-        if self.user is not None:
-            return answer_of(self.user.receive(request()), now)
-        return Answer(*self._receive(now, event_word, attempt))
-
-    def blocked(self, now: int) -> tuple[str, int]:
-        """Why no attempt may start now, and when that ends by itself (``FOREVER``: not by time); "" if it may."""
-        if self.disabled:
-            return "disabled", FOREVER
-        if self.in_flight >= self.member.max_in_flight:
-            return "slot", FOREVER
-        if policy.breaker_blocks(self.health, now):
-            probing = self.health.breaker == policy.PROBING
-            return "breaker", FOREVER if probing else self.health.opened_until
-        if now < self.rested_until:
-            return "retry_after", self.rested_until
-        if now < self.free_again:
-            return "rate", self.free_again
-        return "", now
 
 
 class Simulation:
     """One run of a model."""
 
-    def __init__(
-        self, model: Model, receivers: Mapping[str, UserReceiver | Callable[[str], UserReceiver]]
-    ) -> None:
+    def __init__(self, model: Model, receivers: UserReceivers) -> None:
         self.model = model
-        self.env = simpy.Environment()
-        self.dispatcher = model.scenario.dispatcher
-        self.per_tier = self.dispatcher.discipline == "per_tier"
+        self.env = Clock()
+        self.dispatcher = Dispatcher(self.env, model, self.vanish)
+        self.overhead = int(model.scenario.dispatcher.overhead)
+        self.holds_id = model.scenario.dispatcher.queue_holds == "id"
         self.endpoints = [
-            Endpoint(model, i, member, _user_receiver(model, member, receivers))
+            Endpoint(i, member, model.policies[member.policy] if member.policy >= 0 else None)
             for i, member in enumerate(model.members)
         ]
-        lanes = self.dispatcher.lanes
-        self.lanes = [Lane(lanes.first), Lane(lanes.retries)] if lanes else [Lane(model.workers_at()[0][1])]
-        if self.per_tier:
-            self.lanes = []
-        self.tiers: dict[tuple[int, int], Tier] = {}
-        self.touched: dict[Tier, None] = {}
-        self.held_ready: Ranked = []
-        self.streams: dict[tuple[int, ...], Stream] = {}
-        self.dispatch_pending = False
+        self.receive: list[Receive] = [
+            jit.receiver_of(model.receivers[member.receiver], member.outages, model.seed, member.word)
+            for member in model.members
+        ]
+        self.own_receivers = {
+            i: own
+            for i, member in enumerate(model.members)
+            if (own := _own_receiver(model, member, receivers)) is not None
+        }
+        self.mailboxes: dict[int, list[Delivery]] = {}
+        self.deliveries: list[Delivery] = []
+        # flat rows of 64-bit numbers: millions of tuples would keep Python's garbage collector busy
+        self.events: array[int] = array("q")
+        self.attempts: array[int] = array("q")
+        self.polls: array[int] = array("q")
         self.unsettled = 0
         self.producing = len(model.sources)
-        self.deliveries: list[Delivery] = []
-        self.events: list[tuple[int, ...]] = []
-        self.attempts: list[list[int]] = []
-        self.polls: list[tuple[int, int, int]] = []
-        self.mailboxes: list[list[Delivery]] = [[] for _ in self.endpoints]
-
-    def at(self, time: int, kind: int, number: int, attempt: int = 0) -> Moment:
-        """A moment of this run."""
-        return Moment(self.env, time, kind, number, attempt)
+        self.over = self.env.event()
 
     def run(self, progress: Callable[[int], None] | None = None) -> Columns:
         """Run until all is settled or the drain has passed, and give what was recorded."""
+        env = self.env
         for source in range(len(self.model.sources)):
-            self.env.process(self.produce(source))
+            env.process(self.produce(source))
         for endpoint in self.endpoints:
             if endpoint.member.poll_every:
-                self.env.process(self.poll(endpoint))
-        if not self.per_tier and not self.dispatcher.lanes and len(self.model.workers_at()) > 1:
-            self.env.process(self.change_workers())
-        env, end = self.env, self.model.end
-        steps = 0
-        while (self.producing or self.unsettled) and env.peek() <= end:
-            env.step()
-            steps += 1
-            if progress is not None and steps % 20_000 == 0:
-                progress(int(env.now))
-        return self.columns(min(int(env.now), end) if not self.unsettled else end)
+                env.process(self.poll(endpoint))
+        if progress is not None:
+            env.process(self.tell(progress))
+        env.call(self.model.end, clock.END, 0, lambda _: self.finish())
+        env.run(until=self.over)
+        return self.columns()
 
-    # ----------------------------------------------------------------- producers
+    def finish(self) -> None:
+        """End the run, whatever is still under way."""
+        if not self.over.triggered:
+            self.over.succeed()
+
+    def tell(self, progress: Callable[[int], None]) -> Process:
+        """Report how far the run has come, now and then."""
+        for part in range(1, 201):
+            yield self.env.at(self.model.horizon * part // 200, clock.END, 1)
+            progress(self.env.now)
+
+    # ----------------------------------------------------------------- events
 
     def produce(self, source: int) -> Process:
-        """A producer: its events one by one, each fanned out to the endpoints that subscribe to its type."""
-        spec = self.model.sources[source]
-        codes = self.model.type_codes[source]
-        index = -1
-        for index, (time, kind, key, seq) in enumerate(jit.events(spec, self.model.seed, self.model.horizon)):
-            yield self.at(time, EVENT, source, index)
-            row = len(self.events)
-            self.events.append((source, index, codes[kind], key, seq, time))
-            word = (spec.word + index) & dice.MASK
-            for members in self.model.fan_out[source][kind]:
-                chosen = range(members.first, members.first + members.members)
-                if members.by_key:
-                    chosen = range(chosen[key % len(chosen)], chosen[key % len(chosen)] + 1)
-                for member in chosen:
-                    self.create(row, word, source, index, key, self.endpoints[member])
-        yield self.at(self.model.horizon, EVENT, source, index + 1)
+        """A producer: event after event until the horizon, each fanned out by the subscriptions to its type."""
+        env, model = self.env, self.model
+        spec = model.sources[source]
+        for index, (time, kind, key, seq) in enumerate(jit.events(spec, model.seed, model.horizon)):
+            yield env.at(time, clock.EVENT, source)
+            row = len(self.events) // len(EVENT_COLUMNS)
+            self.events.extend((source, index, model.type_codes[source][kind], key, seq, time))
+            for group in model.fan_out[source][kind]:
+                chosen = range(group.first, group.first + group.members)
+                for member in (chosen[key % group.members],) if group.by_key else chosen:
+                    self.create(row, source, index, key, self.endpoints[member])
+        yield env.at(model.horizon, clock.EVENT, source)
         self.producing -= 1
+        if not self.unsettled and not self.producing:
+            self.finish()
 
-    def create(self, event: int, word: int, source: int, index: int, key: int, endpoint: Endpoint) -> None:
-        """A new delivery."""
-        delivery = Delivery(len(self.deliveries), event, word, int(self.env.now), endpoint)
+    def create(self, event: int, source: int, index: int, key: int, endpoint: Endpoint) -> None:
+        """A new delivery, unless it is over before it begins."""
+        now = self.env.now
+        word = (self.model.sources[source].word + index) & dice.MASK
+        delivery = Delivery(len(self.deliveries), event, word, now, endpoint)
         self.deliveries.append(delivery)
         self.unsettled += 1
-        if endpoint.policy is None:
-            self.mailboxes[endpoint.index].append(delivery)
+        rules = endpoint.policy
+        if rules is None:
+            self.mailboxes.setdefault(endpoint.index, []).append(delivery)
             return
-        endpoint.waiting[delivery.number] = delivery
-        if endpoint.disabled and not endpoint.policy.disable_holds:
+        if self.holds_id:
+            delivery.deleted_at = self.model.deleted_at(source, index, now)
+        self.dispatcher.arrange(delivery, source, key)
+        delivery.due = now + policy.first_gap(rules, self.luck(delivery))
+        if endpoint.disabled and not rules.disable_holds:
             self.settle(delivery, policy.DROPPED)
-            return
-        if self.dispatcher.queue_holds == "id":
-            delivery.deleted_at = self.model.deleted_at(source, index, delivery.created)
-        if self.dispatcher.ordering != "none":
-            name = (
-                (endpoint.index,) if self.dispatcher.ordering == "endpoint" else (endpoint.index, source, key)
-            )
-            delivery.stream = self.streams.setdefault(name, deque())
-            delivery.stream.append(delivery)
-        gap = policy.first_gap(endpoint.policy, self.luck(delivery, 1))
-        delivery.due = delivery.created + gap
-        if (
-            endpoint.policy.max_age
-            and gap > endpoint.policy.max_age
-            and not endpoint.policy.age_from_first_attempt
-        ):
+        elif policy.too_old(rules, delivery.due, now) and not rules.age_from_first_attempt:
             self.settle(delivery, policy.EXPIRED)
-            return
-        self.env.process(self.deliver(delivery))
-
-    def luck(self, delivery: Delivery, attempt: int) -> float:
-        """The uniform number behind the jitter of the gap before an attempt."""
-        spec = delivery.endpoint.policy
-        assert spec is not None
-        if spec.jitter == policy.NO_JITTER:
-            return 0.5
-        word = delivery.endpoint.member.word
-        return jit.uniform(self.model.seed, dice.Stream.JITTER, delivery.event_word, word, attempt, 0)
+        else:
+            self.env.process(self.deliver(delivery))
 
     # ----------------------------------------------------------------- a delivery
 
     def deliver(self, delivery: Delivery) -> Process:
         """The life of a delivery: due, turn, attempt, verdict; again and again until it is settled."""
         while delivery.state == policy.WAITING:
-            self.enter(delivery)
+            self.dispatcher.enter(delivery)
             if delivery.due > self.env.now:
-                yield self.at(delivery.due, DUE, delivery.number, delivery.attempts + 1)
+                yield self.env.at(delivery.due, clock.DUE, delivery.number)
                 if delivery.state != policy.WAITING:
-                    return  # dropped meanwhile
-            delivery.is_due = True
-            delivery.turn = self.env.event()
-            self.offer(delivery)
-            yield delivery.turn
+                    return  # dropped with its endpoint
+            yield self.dispatcher.offer(delivery)
             yield from self.attempt(delivery)
 
     def attempt(self, delivery: Delivery) -> Process:
-        """One HTTP try: the worker is taken already; it is free again when the sender knows or gives up."""
-        endpoint = delivery.endpoint
-        spec = endpoint.policy
-        assert spec is not None
-        number = delivery.attempts
-        if self.dispatcher.overhead:
-            yield self.at(int(self.env.now) + self.dispatcher.overhead, ATTEMPT, delivery.number, number)
-        started = int(self.env.now)
-        if number == 1 and spec.age_from_first_attempt:
+        """One HTTP try. Its worker is taken until the sender has an answer, is refused, or gives up."""
+        env, endpoint, number = self.env, delivery.endpoint, delivery.attempts
+        rules = endpoint.policy
+        assert rules is not None
+        if self.overhead:
+            yield env.at(env.now + self.overhead, clock.ATTEMPT, delivery.number)
+        started = env.now
+        if number == 1 and rules.age_from_first_attempt:
             delivery.born = started
-        answer = endpoint.receive(
-            lambda: self.request(delivery, number), delivery.event_word, started, number
-        )
-        deadline = started + policy.attempt_timeout(spec, number)
-        in_time = answer.answered <= deadline and answer.code != policy.NO_ANSWER
-        finished = answer.answered if in_time else deadline
-        code = answer.code if in_time else policy.NO_ANSWER
-        row = [
-            delivery.number, number, number, delivery.due, started, NOT_YET, NO_OUTCOME,
-            0, answer.processed, answer.served, delivery.cause,
-        ]  # fmt: skip
-        self.attempts.append(row)
+        if endpoint.index in self.own_receivers:
+            reply = self.own_receivers[endpoint.index].receive(self.request(delivery))
+            code, answered, served, processed, asked = answer_of(reply, started)
+        else:
+            code, answered, served, processed, asked = self.receive[endpoint.index](
+                started, delivery.event_word, number
+            )
+        finished = started + policy.attempt_timeout(rules, number)
+        if code == policy.NO_ANSWER or answered > finished:
+            code, asked = policy.NO_ANSWER, -1  # the receiver does not know that the sender has given up
+        else:
+            finished = answered
+        row = len(self.attempts)
+        self.attempts.extend((delivery.number, number, number, delivery.due, started, NOT_YET, NO_OUTCOME, 0))
+        self.attempts.extend((processed, served, delivery.cause))
 
-        yield self.at(finished, ATTEMPT, delivery.number, number)
-        action = policy.verdict(spec, code)
-        row[5:8] = finished, policy.outcome(action, code), max(code, 0)
-        self.free_worker(delivery)
-        self.decide(delivery, endpoint, spec, action, answer.retry_after if in_time else -1)
-        self.release(endpoint)
+        yield env.at(finished, clock.ATTEMPT, delivery.number)
+        action = policy.verdict(rules, code)
+        self.attempts[row + FINISHED] = finished
+        self.attempts[row + OUTCOME] = policy.outcome(action, code)
+        self.attempts[row + STATUS] = max(code, 0)
+        self.dispatcher.finish(delivery)
+        self.decide(delivery, rules, action, asked)
+        self.dispatcher.release(endpoint)
 
-    def decide(
-        self, delivery: Delivery, endpoint: Endpoint, spec: policy.Policy, action: int, asked: int
-    ) -> None:
-        """After an attempt: what the endpoint's health becomes, and what becomes of the delivery."""
-        now = int(self.env.now)
+    def decide(self, delivery: Delivery, rules: policy.Policy, action: int, asked: int) -> None:
+        """What an attempt that has ended means for its endpoint and for the delivery."""
+        now, endpoint = self.env.now, delivery.endpoint
         failed = action != policy.SUCCESS
-        endpoint.health = policy.health_after(spec, endpoint.health, now, failed, delivery.probe)
-        delivery.probe = False
+        if policy.watches_health(rules):
+            endpoint.health = policy.health_after(rules, endpoint.health, now, failed, delivery.probe)
+            delivery.probe = False
         if not failed:
-            if spec.budget_ratio >= 0:
-                endpoint.budget = policy.budget_after_success(spec, endpoint.budget, now)
+            if rules.budget_ratio >= 0:
+                endpoint.budget = policy.budget_after_success(rules, endpoint.budget, now)
             delivery.delivered = now
             self.settle(delivery, policy.STATE_DELIVERED)
             return
-        rest = policy.endpoint_rest(spec, max(policy.gap_before(spec, delivery.attempts + 1), 0), asked)
+        rest = policy.endpoint_rest(rules, delivery.attempts, asked)
         endpoint.rested_until = max(endpoint.rested_until, now + rest)
-        if action == policy.DISABLE or policy.disables(spec, endpoint.health, now):
-            self.disable(endpoint)
-        if action in (policy.DROP, policy.DISABLE) or (endpoint.disabled and not spec.disable_holds):
+        if action == policy.DISABLE or policy.disables(rules, endpoint.health, now):
+            self.disable(endpoint, rules)
+        if action in (policy.DROP, policy.DISABLE) or (endpoint.disabled and not rules.disable_holds):
             self.settle(delivery, policy.DROPPED)
             return
-        state, due, gap = policy.retry(
-            spec,
-            delivery.attempts,
-            now,
-            delivery.born,
-            delivery.gap,
-            asked,
-            self.luck(delivery, delivery.attempts + 1),
+        before = delivery.due
+        state, delivery.due, delivery.gap = policy.retry(
+            rules, delivery.attempts, now, delivery.born, delivery.gap, asked, self.luck(delivery)
         )
-        if state == policy.WAITING and spec.budget_ratio >= 0:
-            paid, endpoint.budget = policy.budget_take(spec, endpoint.budget, now)
-            state = policy.WAITING if paid else policy.DEAD
-        if state != policy.WAITING:
+        if state == policy.WAITING and rules.budget_ratio >= 0:
+            paid, endpoint.budget = policy.budget_take(rules, endpoint.budget, now)
+            state = state if paid else policy.DEAD
+        if state == policy.WAITING:
+            self.require_progress(delivery, before)
+            delivery.state = state
+        else:
             self.settle(delivery, state)
-            return
-        self.require_progress(delivery, due)
-        delivery.state = policy.WAITING
-        delivery.due, delivery.gap = due, gap
-        endpoint.waiting[delivery.number] = delivery
 
-    def require_progress(self, delivery: Delivery, due: int) -> None:
-        """Refuse a schedule of no gaps against a receiver that answers in no time: time would stand still."""
-        delivery.standing = delivery.standing + 1 if due == delivery.due else 0
-        if delivery.standing > STANDSTILL:
-            spec = self.model.policy_names[delivery.endpoint.member.policy]
-            raise ScenarioError(
-                f"policies.{spec}.schedule retries without any gap, and {delivery.endpoint.member.name} fails in "
-                f"no time: {STANDSTILL:,} attempts at {int(self.env.now) / 1e9:g} s; give a gap, a breaker, or a "
-                "latency to the failures"
-            )
+    def luck(self, delivery: Delivery) -> float:
+        """The uniform number behind the jitter of the gap before the next attempt."""
+        endpoint = delivery.endpoint
+        if endpoint.policy is None or endpoint.policy.jitter == policy.NO_JITTER:
+            return 0.5  # looked at by nobody
+        return jit.uniform(
+            self.model.seed,
+            dice.Stream.JITTER,
+            delivery.event_word,
+            endpoint.member.word,
+            delivery.attempts + 1,
+            0,
+        )
 
     def settle(self, delivery: Delivery, state: int) -> None:
-        """A final state; the successor of its key may go."""
+        """A final state."""
         delivery.state = state
-        delivery.settled = int(self.env.now)
-        delivery.is_due = False
+        delivery.settled = self.env.now
+        self.dispatcher.forget(delivery)
         self.unsettled -= 1
-        delivery.endpoint.waiting.pop(delivery.number, None)
-        stream = delivery.stream
-        if stream is not None and stream and stream[0] is delivery:
-            while stream and stream[0].settled >= 0:
-                stream.popleft()
-            if stream and stream[0].is_due:
-                self.compete(stream[0])
+        if not self.unsettled and not self.producing:
+            self.finish()
 
-    def disable(self, endpoint: Endpoint) -> None:
+    def vanish(self, delivery: Delivery) -> None:
+        """The object of an event is gone when its attempt would start: there is nothing to send."""
+        self.settle(delivery, policy.VANISHED)
+
+    def disable(self, endpoint: Endpoint, rules: policy.Policy) -> None:
         """Switch an endpoint off: what waits for it is dropped, or held until the end of the run."""
         endpoint.disabled = True
-        assert endpoint.policy is not None
-        if not endpoint.policy.disable_holds:
-            for delivery in sorted(endpoint.waiting.values(), key=lambda waiting: waiting.number):
-                self.let_go(delivery)
-                self.settle(delivery, policy.DROPPED)
+        if not rules.disable_holds:
+            for number in sorted(endpoint.waiting):
+                self.settle(endpoint.waiting[number], policy.DROPPED)
 
-    def request(self, delivery: Delivery, attempt: int) -> Request:
+    def require_progress(self, delivery: Delivery, due_before: int) -> None:
+        """Refuse retries without a gap against a receiver that fails in no time: time would stand still."""
+        delivery.standing = delivery.standing + 1 if delivery.due == due_before else 0
+        if delivery.standing > STANDSTILL:
+            member = delivery.endpoint.member
+            raise ScenarioError(
+                f"policies.{self.model.policy_names[member.policy]}.schedule retries without a gap, and "
+                f"{member.name} fails in no time: {STANDSTILL:,} attempts of one delivery at "
+                f"{self.env.now / 1e9:g} s; give it a gap or a breaker, or the failures a latency"
+            )
+
+    def request(self, delivery: Delivery) -> Request:
         """An attempt in the words of a user's own receiver."""
-        source, index, kind, key, seq, _ = self.events[delivery.event]
-        event_id = f"{self.model.producers[source]}:{index}"
+        row = delivery.event * len(EVENT_COLUMNS)
+        source, index, kind, key, seq, _ = self.events[row : row + len(EVENT_COLUMNS)]
+        name = delivery.endpoint.member.name
         return Request(
-            time_s=int(self.env.now) / 1e9,
-            delivery_id=f"{event_id}:{delivery.endpoint.member.name}",
-            endpoint=delivery.endpoint.member.name,
+            time_s=self.env.now / 1e9,
+            delivery_id=f"{self.model.producers[source]}:{index}:{name}",
+            endpoint=name,
             event_type=self.model.event_types[kind],
             key=key,
             seq=seq,
-            attempt_number=attempt,
+            attempt_number=delivery.attempts,
         )
-
-    # ----------------------------------------------------------------- the dispatcher
-
-    def enter(self, delivery: Delivery) -> None:
-        """Begin to wait for the next attempt."""
-        delivery.cause = 0
-        if self.per_tier:
-            name = (delivery.endpoint.member.policy, delivery.attempts + 1)
-            tier = self.tiers.get(name)
-            if tier is None:
-                tier = self.tiers[name] = Tier(self.model.tier_workers(delivery.attempts + 1))
-            delivery.tier = tier
-            tier.queue.append(delivery)
-            self.touch(tier)
-
-    def offer(self, delivery: Delivery) -> None:
-        """A delivery has come due: it may start, unless a predecessor of its key is still unsettled."""
-        stream = delivery.stream
-        if stream is not None and stream[0] is not delivery and not self.per_tier:
-            delivery.cause = CAUSE["order"]
-        else:
-            self.compete(delivery)
-
-    def compete(self, delivery: Delivery) -> None:
-        """Take part in the next dispatch."""
-        if not self.per_tier:
-            lane = self.lane_of(delivery)
-            push(lane.ready, delivery)
-            if lane.free > 0:
-                self.wake()
-        elif delivery.held:
-            push(self.held_ready, delivery)
-            self.wake()
-        elif delivery.tier is not None and delivery.cause:
-            # it was its turn once, but something held it up: it goes before those that were never taken
-            push(delivery.tier.returned, delivery)
-            self.touch(delivery.tier)
-
-    def lane_of(self, delivery: Delivery) -> Lane:
-        """The worker pool that serves a delivery."""
-        return self.lanes[min(delivery.attempts + (delivery.state == policy.WAITING), len(self.lanes)) - 1]
-
-    def touch(self, tier: Tier) -> None:
-        """Let the tier's free workers look at its queue in the next dispatch."""
-        if tier.free > 0:
-            self.touched[tier] = None
-            self.wake()
-
-    def wake(self) -> None:
-        """Dispatch once everything else at this instant has happened."""
-        if not self.dispatch_pending:
-            self.dispatch_pending = True
-            moment = self.at(int(self.env.now), DISPATCH, 0)
-            assert moment.callbacks is not None
-            moment.callbacks.append(self.dispatch)
-
-    def dispatch(self, _: simpy.Event) -> None:
-        """Start all that can start, in order of (due, id)."""
-        self.dispatch_pending = False
-        while True:
-            delivery = self.next_held() if self.per_tier else self.next_ready()
-            if delivery is None:
-                return
-            self.start_or_park(delivery)
-
-    def next_ready(self) -> Delivery | None:
-        """The first due delivery of a lane with a free worker."""
-        best: Lane | None = None
-        for lane in self.lanes:
-            while lane.ready and lane.ready[0][2].state != policy.WAITING:
-                heappop(lane.ready)  # dropped meanwhile
-            if lane.free > 0 and lane.ready and (best is None or lane.ready[0] < best.ready[0]):
-                best = lane
-        return heappop(best.ready)[2] if best is not None else None
-
-    def next_held(self) -> Delivery | None:
-        """The first due delivery that a worker of its tier holds, once free workers have taken heads."""
-        while self.touched:
-            tier = next(iter(self.touched))
-            head = self.head_of(tier) if tier.free > 0 else None
-            if head is None:
-                del self.touched[tier]
-                continue
-            tier.free -= 1
-            head.held = True
-            if head.is_due:
-                push(self.held_ready, head)
-        while self.held_ready and not self.held_ready[0][2].held:
-            heappop(self.held_ready)
-        return heappop(self.held_ready)[2] if self.held_ready else None
-
-    @staticmethod
-    def head_of(tier: Tier) -> Delivery | None:
-        """Who is next in a tier: those that were held up before, then first come, first held."""
-        while tier.returned:
-            delivery = heappop(tier.returned)[2]
-            if delivery.state == policy.WAITING:
-                return delivery
-        while tier.queue:
-            delivery = tier.queue.popleft()
-            if delivery.state == policy.WAITING:
-                return delivery
-        return None
-
-    def start_or_park(self, delivery: Delivery) -> None:
-        """Give a due delivery its turn, or set it aside until what blocks it has gone."""
-        now = int(self.env.now)
-        endpoint = delivery.endpoint
-        stream = delivery.stream
-        if stream is not None and stream[0] is not delivery:
-            delivery.cause = CAUSE["order"]
-            self.let_go(delivery)
-            return
-        cause, until = endpoint.blocked(now)
-        if cause:
-            delivery.cause = CAUSE[cause]
-            self.let_go(delivery)
-            push(endpoint.parked, delivery)
-            self.wake_endpoint(endpoint, until)
-            return
-        if delivery.deleted_at <= now:
-            self.let_go(delivery)
-            self.settle(delivery, policy.VANISHED)
-            self.release(endpoint)
-            return
-        if not self.per_tier:
-            self.lane_of(delivery).free -= 1
-        if delivery.due == now:
-            delivery.cause = 0
-        elif not delivery.cause:
-            delivery.cause = CAUSE["head_of_line" if self.per_tier else "worker"]
-        delivery.held = delivery.is_due = False
-        delivery.state = policy.IN_FLIGHT
-        delivery.attempts += 1
-        del endpoint.waiting[delivery.number]
-        endpoint.in_flight += 1
-        delivery.probe = endpoint.health.breaker == policy.OPEN
-        endpoint.health = policy.start_probing(endpoint.health)
-        if endpoint.member.rate_interval:
-            endpoint.free_again = now + endpoint.member.rate_interval
-        assert delivery.turn is not None
-        delivery.turn.succeed()
-        self.release(endpoint)
-
-    def let_go(self, delivery: Delivery) -> None:
-        """A worker that held a delivery under ``per_tier`` gives it up: blocked deliveries hold no worker."""
-        if delivery.held:
-            delivery.held = False
-            assert delivery.tier is not None
-            delivery.tier.free += 1
-            self.touch(delivery.tier)
-
-    def free_worker(self, delivery: Delivery) -> None:
-        """The worker of an attempt that has ended is free again."""
-        delivery.endpoint.in_flight -= 1
-        if self.per_tier:
-            assert delivery.tier is not None
-            delivery.tier.free += 1
-            self.touch(delivery.tier)
-            return
-        lane = self.lane_of(delivery)
-        lane.free += 1
-        if lane.ready:
-            self.wake()
-
-    def release(self, endpoint: Endpoint) -> None:
-        """Let the first delivery that was set aside compete again, if nothing blocks it any more."""
-        now = int(self.env.now)
-        while endpoint.parked:
-            cause, until = endpoint.blocked(now)
-            if cause:
-                self.wake_endpoint(endpoint, until)
-                return
-            delivery = heappop(endpoint.parked)[2]
-            if delivery.state == policy.WAITING:
-                self.compete(delivery)
-                return
-
-    def wake_endpoint(self, endpoint: Endpoint, until: int) -> None:
-        """Look again at what was set aside once time alone has ended the block."""
-        if until < endpoint.wake_at:
-            endpoint.wake_at = until
-            moment = self.at(until, DUE, endpoint.index)
-            assert moment.callbacks is not None
-            moment.callbacks.append(lambda _: self.woken(endpoint, until))
-
-    def woken(self, endpoint: Endpoint, at: int) -> None:
-        """The time of ``wake_endpoint`` has come."""
-        if endpoint.wake_at == at:  # or else an earlier one was found meanwhile
-            endpoint.wake_at = FOREVER
-            self.release(endpoint)
-
-    def change_workers(self) -> Process:
-        """The number of workers over time; an attempt under way is finished all the same."""
-        lane = self.lanes[0]
-        steps = self.model.workers_at()
-        for (_, before), (start, count) in itertools.pairwise(steps):
-            yield self.at(start, WORKERS_CHANGE, 0)
-            lane.free += count - before
-            if lane.free > 0 and lane.ready:
-                self.wake()
 
     # ----------------------------------------------------------------- polling
 
     def poll(self, endpoint: Endpoint) -> Process:
-        """An endpoint that fetches what waits for it: it needs no worker, and does not poll while it is out."""
+        """An endpoint that fetches what waits for it; it needs no worker, and does not poll while it is out."""
         member = endpoint.member
-        faults = self.model.receivers[member.receiver].fault_kind
+        spec = self.model.receivers[member.receiver]
         time = member.poll_phase
-        while time < self.model.horizon or self.unsettled or self.producing:
-            yield self.at(time, DUE, endpoint.index)
-            down = any(
-                kind not in (receiver.ERROR, receiver.LOST_ANSWER)
-                and receiver.out(member.outages, fault, time)
-                for fault, kind in enumerate(faults)
-            )
-            if not down:
-                mailbox, self.mailboxes[endpoint.index] = self.mailboxes[endpoint.index], []
-                self.polls.append((endpoint.index, time, len(mailbox)))
+        while True:
+            yield self.env.at(time, clock.ENDPOINT, endpoint.index)
+            if not receiver.any_outage(spec, member.outages, time):
+                mailbox = self.mailboxes.pop(endpoint.index, [])
+                self.polls.extend((endpoint.index, time, len(mailbox)))
                 for delivery in mailbox:
                     self.fetch(delivery, time)
             time += member.poll_every
@@ -636,44 +302,35 @@ class Simulation:
         """A delivery returned by a poll: one row, tier 0, processed at once."""
         delivery.attempts = 1
         delivery.delivered = time
-        cause = CAUSE["poll"] if time > delivery.created else 0
-        times = [delivery.created, time, time]
-        self.attempts.append(
-            [delivery.number, 1, 0, *times, policy.DELIVERED, receiver.OK, time, time, cause]
-        )
+        cause = CAUSES["poll"] if time > delivery.created else 0
+        self.attempts.extend((delivery.number, 1, 0, delivery.created, time, time))
+        self.attempts.extend((policy.DELIVERED, receiver.OK, time, time, cause))
         self.settle(delivery, policy.STATE_DELIVERED)
 
     # ----------------------------------------------------------------- results
 
-    def columns(self, ended: int) -> Columns:
+    def columns(self) -> Columns:
         """What was recorded, as integers."""
-        deliveries = [
-            (
-                d.event,
-                d.endpoint.index,
-                d.state,
-                d.attempts,
-                d.delivered,
-                d.settled,
-                d.due if d.state == policy.WAITING else NOT_YET,
-            )
-            for d in self.deliveries
-        ]
+        deliveries = array("q")
+        for d in self.deliveries:
+            due = d.due if d.state == policy.WAITING else NOT_YET
+            deliveries.extend((d.event, d.endpoint.index, d.state, d.attempts, d.delivered, d.settled, due))
         return Columns(
-            events=np.array(self.events, dtype=np.int64),
-            deliveries=np.array(deliveries, dtype=np.int64),
-            attempts=np.array(self.attempts, dtype=np.int64),
-            polls=np.array(self.polls, dtype=np.int64),
-            ended=ended,
+            events=_rows(self.events, EVENT_COLUMNS),
+            deliveries=_rows(deliveries, DELIVERY_COLUMNS),
+            attempts=_rows(self.attempts, ATTEMPT_COLUMNS),
+            polls=_rows(self.polls, POLL_COLUMNS),
+            ended=self.env.now,
         )
 
 
-def _user_receiver(
-    model: Model, member: Member, given: Mapping[str, UserReceiver | Callable[[str], UserReceiver]]
-) -> UserReceiver | None:
-    """A user's own receiver for this endpoint: by its receiver's name or its group's; a factory makes one each."""
-    name = model.receiver_names[member.receiver]
-    own = given.get(name, given.get(member.group))
+def _rows(flat: array[int], columns: tuple[str, ...]) -> Ints:
+    return np.array(flat, dtype=np.int64).reshape(-1, len(columns))
+
+
+def _own_receiver(model: Model, member: Member, given: UserReceivers) -> UserReceiver | None:
+    """A user's receiver for an endpoint, by its receiver's name or its group's; a factory makes one each."""
+    own = given.get(model.receiver_names[member.receiver], given.get(member.group))
     if own is None or (hasattr(own, "receive") and not isinstance(own, type)):
         return own
     made: UserReceiver = own(member.name)
@@ -681,20 +338,15 @@ def _user_receiver(
 
 
 def run(
-    model: Model,
-    receivers: Mapping[str, UserReceiver | Callable[[str], UserReceiver]] | None = None,
-    progress: Callable[[int], None] | None = None,
+    model: Model, receivers: UserReceivers | None = None, progress: Callable[[int], None] | None = None
 ) -> Columns:
-    """Run a model under SimPy; ``receivers`` replaces receivers or groups by a user's own objects.
+    """Run a model; ``receivers`` replaces receivers or endpoint groups by a user's own objects.
 
     Raises:
         ScenarioError: an unknown name in ``receivers``; a schedule under which time would stand still.
     """
-    given = receivers or {}
-    known: Iterable[str] = [*model.receiver_names, *(member.group for member in model.members)]
-    for name in given:
+    known = {*model.receiver_names, *(member.group for member in model.members)}
+    for name in receivers or {}:
         if name not in known:
-            raise ScenarioError(
-                f"receivers: {name!r} is neither a receiver nor an endpoint group of this scenario"
-            )
-    return Simulation(model, given).run(progress)
+            raise ScenarioError(f"receivers: {name!r} is neither a receiver nor a group of this scenario")
+    return Simulation(model, receivers or {}).run(progress)

@@ -44,16 +44,19 @@ config: Any = numba.config
 FORGOTTEN_AFTER_S = 30 * 86_400.0
 """Cache folders of other versions are removed when unused for so long."""
 
+SOURCES = ("dice", "jit", "policy", "receiver", "workload")
+"""The modules whose functions are compiled."""
+
 # --------------------------------------------------------------------------- the cache of machine code
 
 
 def _fingerprint() -> str:
-    """Name of all that decides the machine code: sources of this package, numba, Python, processor."""
+    """Name of all that decides the machine code: sources of what is compiled, numba, Python, processor."""
     digest = hashlib.blake2b(digest_size=12)
     parts = [numba.__version__, binding.llvm_version_info, platform.python_version()]
     parts += [platform.machine(), binding.get_host_cpu_name()]
     digest.update(repr(parts).encode())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
+    for path in sorted(Path(__file__).with_name(f"{module}.py") for module in SOURCES):
         content = path.read_bytes()
         digest.update(f"{path.name}:{len(content)}:".encode() + content)
     return digest.hexdigest()
@@ -256,9 +259,20 @@ _UNIFORM = types.float64(*_ADDRESS)
 _DURATION = types.int64(types.int64, types.float64, types.float64, types.float64, _POINTS, *_ADDRESS)
 
 
+# One cached function each: hashing a signature at every call would cost ten draws.
 @functools.cache
-def _draw(function: Callable[..., Any], signature: Any) -> Any:
-    return compiled(signature)(function)
+def _uniform() -> Any:
+    return compiled(_UNIFORM)(dice.uniform)
+
+
+@functools.cache
+def _sample_ns() -> Any:
+    return compiled(_DURATION)(dice.sample_ns)
+
+
+@functools.cache
+def _residual_ns() -> Any:
+    return compiled(_DURATION)(dice.residual_ns)
 
 
 def points_array(points: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -268,19 +282,19 @@ def points_array(points: Sequence[float]) -> np.ndarray[tuple[int], np.dtype[np.
 
 def uniform(seed: int, stream: int, event: int, endpoint: int, n: int, sub: int) -> float:
     """``dice.uniform``, compiled."""
-    number: float = _draw(dice.uniform, _UNIFORM)(seed, stream, event, endpoint, n, sub)
+    number: float = _uniform()(seed, stream, event, endpoint, n, sub)
     return number
 
 
 def sample_ns(kind: int, a: float, b: float, c: float, points: Any, *address: int) -> int:
     """``dice.sample_ns``, compiled; ``points`` is an array (see ``points_array``), ``address`` as there."""
-    duration: int = _draw(dice.sample_ns, _DURATION)(kind, a, b, c, points, *address)
+    duration: int = _sample_ns()(kind, a, b, c, points, *address)
     return duration
 
 
 def residual_ns(kind: int, a: float, b: float, c: float, points: Any, *address: int) -> int:
     """``dice.residual_ns``, compiled; ``points`` is an array (see ``points_array``), ``address`` as there."""
-    duration: int = _draw(dice.residual_ns, _DURATION)(kind, a, b, c, points, *address)
+    duration: int = _residual_ns()(kind, a, b, c, points, *address)
     return duration
 
 
@@ -295,9 +309,8 @@ def as_arrays(value: Any) -> Any:
     for name, kind in type(value).__annotations__.items():
         item = getattr(value, name)
         if name == "word":
-            fields[name] = np.uint64(
-                item
-            )  # half of all words would fit a signed integer, and be another type
+            # half of all words would fit a signed integer, and be another type
+            fields[name] = np.uint64(item)
         elif isinstance(item, tuple) and hasattr(item, "_fields"):
             fields[name] = as_arrays(item)
         elif "float" in str(kind) and isinstance(item, Sequence):
@@ -313,12 +326,77 @@ _INTS = types.Array(types.int64, 1, "C")
 _FLOATS = types.Array(types.float64, 1, "C")
 
 
+# --- a receiver in one array: arguments of compiled code are looked at one by one at every call, and a dozen
+# arrays would cost ten times what the receiver itself does
+
+
+def _packed(parts: Sequence[Any]) -> Any:
+    """Arrays end to end in one array of 64-bit cells, after a table of where each starts and how long it is."""
+    cells = [np.ascontiguousarray(part).view(np.int64) for part in parts]
+    table = np.zeros(2 * len(cells), dtype=np.int64)
+    table[1::2] = [len(cell) for cell in cells]
+    table[0::2] = 2 * len(cells) + np.cumsum([0, *table[1::2]])[:-1]
+    return np.concatenate([table, *cells])
+
+
+@register_jitable
+def _ints(packed: Any, part: int) -> Any:
+    return packed[packed[2 * part] : packed[2 * part] + packed[2 * part + 1]]
+
+
+@register_jitable
+def _floats(packed: Any, part: int) -> Any:
+    return _ints(packed, part).view(np.float64)
+
+
+def _receive_packed(packed: Any, now: int, event: int, attempt: int) -> tuple[int, int, int, int, int]:
+    scalars, reals = _ints(packed, 0), _floats(packed, 1)
+    latency = dice.Distribution(scalars[0], reals[0], reals[1], reals[2], _floats(packed, 2))
+    spec = receiver.Receiver(
+        latency,
+        scalars[1],
+        scalars[2],
+        scalars[3],
+        scalars[4],
+        scalars[5] != 0,
+        _ints(packed, 3),
+        _floats(packed, 4),
+        _ints(packed, 5),
+        _ints(packed, 6),
+        _ints(packed, 7),
+        _ints(packed, 8),
+        _floats(packed, 9),
+        _floats(packed, 10),
+        _floats(packed, 11),
+        _ints(packed, 12),
+        _floats(packed, 13),
+    )
+    outages = receiver.Outages(_ints(packed, 14), _ints(packed, 15), _ints(packed, 16))
+    free, starts, ring = _ints(packed, 17), _ints(packed, 18), _ints(packed, 19)
+    seed: Any = np.uint64(scalars[6])
+    endpoint: Any = np.uint64(scalars[7])
+    answer = receiver.receive(spec, outages, free, starts, ring, now, seed, event, endpoint, attempt)
+    return answer.code, answer.answered, answer.served, answer.processed, answer.retry_after
+
+
 @functools.cache
 def _receive() -> Any:
-    blank = dice.constant(0.0)
-    example = receiver.Receiver(blank, 0, -1, 503, -1, False, (), (), (), (), (), (), (), (), (), (0,), ())
-    types_of = numba.typeof(as_arrays(example)), numba.typeof(as_arrays(receiver.Outages((0,), (), ())))
-    return compiled((*types_of, _INTS, _INTS, _INTS, types.int64, *(types.uint64,) * 4))(receiver.receive)
+    return compiled((_INTS, types.int64, types.uint64, types.uint64))(_receive_packed)
+
+
+def receiver_of(
+    spec: receiver.Receiver, outages: receiver.Outages, seed: int, endpoint: int
+) -> Callable[[int, int, int], tuple[int, int, int, int, int]]:
+    """The receiver of one endpoint with its books: (now, event word, attempt) → the parts of an ``Answer``."""
+    arrays, windows = as_arrays(spec), as_arrays(outages)
+    latency = arrays.latency
+    words = np.array([seed, endpoint], dtype=np.uint64).view(np.int64)
+    numbers = [latency.kind, *arrays[1:6]]
+    scalars = np.concatenate((np.array(numbers, dtype=np.int64), words))
+    reals = np.array([latency.a, latency.b, latency.c], dtype=np.float64)
+    books = [np.array(book, dtype=np.int64) for book in receiver.new_books(spec)]
+    packed = _packed([scalars, reals, latency.points, *arrays[6:], *windows, *books])
+    return functools.partial(_receive(), packed)
 
 
 @functools.cache
@@ -335,18 +413,6 @@ def fill(source: Any, seed: int, horizon: int, *state_and_columns: Any) -> int:
     """``workload.fill``, compiled: arrays throughout."""
     written: int = _fill()(source, seed, horizon, *state_and_columns)
     return written
-
-
-def receiver_of(spec: Any, outages: Any, seed: int, endpoint: int) -> Callable[[int, int, int], Any]:
-    """The receiver of one endpoint with its books: a function of (now, event word, attempt number)."""
-    arrays, windows = as_arrays(spec), as_arrays(outages)
-    free, starts, ring = (np.array(book, dtype=np.int64) for book in receiver.new_books(spec))
-    take = _receive()
-
-    def of_request(now: int, event: int, attempt: int) -> Any:
-        return take(arrays, windows, free, starts, ring, now, seed, event, endpoint, attempt)
-
-    return of_request
 
 
 def events(source: Any, seed: int, horizon: int) -> Iterator[tuple[int, int, int, int]]:

@@ -292,7 +292,7 @@ def _utilization(trace: Trace, started: Floats, pushed: Any, start: float, end: 
 
 def _drain(trace: Trace, waiting: series.Waits) -> float:
     """From the end of the last outage until the backlog is back at its mean before it, s; NaN: never, or no outage."""
-    outage = trace.meta["last_outage_s"]
+    outage: list[float] | None = trace.meta["last_outage_s"]
     if outage is None:
         return math.nan
     start, end = outage
@@ -307,4 +307,4 @@ def _drain(trace: Trace, waiting: series.Waits) -> float:
     back = np.flatnonzero(levels[at:] <= before)
     if not len(back):
         return math.nan
-    return max(float(times[at + back[0]]) - end, 0.0)
+    return float(max(times[at + back[0]] - end, 0.0))

@@ -271,16 +271,18 @@ def with_retry_after(policy: Policy, gap: int, asked: int) -> int:
     return int(min(max(float(asked), low), high))
 
 
-def endpoint_rest(policy: Policy, gap: int, asked: int) -> int:
-    """How long a whole endpoint rests, ns, when it has asked for ``asked`` ns (negative: it did not).
-
-    ``gap`` is what the schedule would have waited; only a clamp in multiples of it looks at it.
-    """
+def endpoint_rest(policy: Policy, attempt_number: int, asked: int) -> int:
+    """How long a whole endpoint rests, ns, when its answer to this attempt asked for ``asked`` ns (-1: no)."""
     if asked < 0 or policy.retry_after == IGNORE or not policy.retry_after_endpoint:
         return 0
     if policy.retry_after == HONOUR:
         return asked
-    return with_retry_after(policy, gap, asked)
+    return with_retry_after(policy, max(gap_before(policy, attempt_number + 1), 0), asked)
+
+
+def too_old(policy: Policy, due: int, born: int) -> bool:
+    """Whether an attempt due then would come later than the policy's ``max_age`` allows."""
+    return policy.max_age > 0 and due > born + policy.max_age
 
 
 def retry(
@@ -297,7 +299,7 @@ def retry(
         return DEAD, 0, 0
     gap = jittered(policy, gap, previous, u)
     due = now + with_retry_after(policy, gap, asked)
-    if policy.max_age > 0 and due > born + policy.max_age:
+    if too_old(policy, due, born):
         return EXPIRED, 0, 0
     return WAITING, due, gap
 
@@ -455,6 +457,16 @@ def _breaker_after(policy: Policy, health: Health, now: int, failed: bool, probe
     if window_exceeds(window, policy.breaker_share, policy.breaker_min_requests):
         return _with_breaker(health, OPEN, now + policy.breaker_open, empty_window())
     return _with_breaker(health, CLOSED, 0, window)
+
+
+def watches_health(policy: Policy) -> bool:
+    """Whether any rule of the policy looks at an endpoint's health."""
+    return (
+        policy.breaker_share > 0
+        or policy.disable_after > 0
+        or policy.disable_consecutive > 0
+        or policy.disable_share > 0
+    )
 
 
 def health_after(policy: Policy, health: Health, now: int, failed: bool, probe: bool) -> Health:

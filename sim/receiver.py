@@ -103,6 +103,14 @@ def out(outages: Outages, fault: int, at: int) -> bool:
     return i < outages.first[fault + 1] and outages.start[i] <= at
 
 
+def any_outage(receiver: Receiver, outages: Outages, at: int) -> bool:
+    """Whether an outage of any kind is on at ``at``."""
+    for fault in range(len(receiver.fault_kind)):
+        if receiver.fault_kind[fault] not in (ERROR, LOST_ANSWER) and out(outages, fault, at):
+            return True
+    return False
+
+
 def resumed(receiver: Receiver, outages: Outages, at: int) -> int:
     """The first time from ``at`` on at which no pause keeps servers from taking up work."""
     moved = True
@@ -284,6 +292,7 @@ def random_outages(
 COMPILABLE = (
     _window,
     out,
+    any_outage,
     resumed,
     matching_fault,
     _fault_latency,

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from sim.errors import Problem, ScenarioError
 from sim.scenario import Scenario, load
+from sim.shown import shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -52,7 +53,19 @@ class Result:
     trace: Trace
     wall_s: float
     """How long the engine ran, s."""
-    warnings: tuple[str, ...] = field(default=())
+    scenario_warnings: tuple[str, ...] = field(default=())
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What to know before believing the figures: of the scenario, and of how the run ended."""
+        share = self.metrics["unsettled_share"]
+        if not share > 0:
+            return self.scenario_warnings
+        return (
+            *self.scenario_warnings,
+            f"unsettled_share is {shown('unsettled_share', share)}: the run ended before these deliveries did, "
+            "and latency quantiles leave them out, so they look too good; raise drain",
+        )
 
     @property
     def seed(self) -> int:
@@ -132,27 +145,6 @@ class Result:
         title = html.escape(self.scenario.question or "")
         head = f"<b>{html.escape(self.scenario.name)}</b>, seed {self.seed}, {self.engine} engine"
         return f"<p>{head}<br>{title}</p>{notes}<table>{rows}</table>"
-
-
-def shown(name: str, value: float) -> str:
-    """A figure as people like to read it: shares in per cent, times in their own unit, counts with commas."""
-    if math.isnan(value):
-        return "–"
-    if "share" in name or name == "worker_utilization":
-        return f"{value * 100:.4g} %"
-    if "_s_" in name or name.endswith("_s") and not name.endswith("_per_s"):
-        return shown_duration(value)
-    if "bytes" in name:
-        return f"{value:,.0f} B"
-    return f"{value:,.0f}" if value == int(value) and abs(value) >= 100 else f"{value:.4g}"
-
-
-def shown_duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    for unit, size in (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0)):
-        if seconds >= size * (2 if unit != "s" else 1):
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds * 1000:.3g} ms"
 
 
 def run(

@@ -121,7 +121,11 @@ class Scenario(Block):
 
     def to_mapping(self) -> dict[str, Any]:
         """The scenario as plain YAML values, without what equals a default."""
-        return self.model_dump(mode="python", by_alias=True, exclude_defaults=True, exclude_none=True)
+        data = self.model_dump(mode="python", by_alias=True, exclude_defaults=True, exclude_none=True)
+        for name, block in self.policies.items():
+            if block.preset is not None:  # a default that was chosen against the preset must stay
+                data["policies"][name] = block.model_dump(mode="python", by_alias=True, exclude_unset=True)
+        return data
 
     def to_yaml(self) -> str:
         """The scenario as a file; reading it gives an equal scenario."""

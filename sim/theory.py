@@ -1,7 +1,7 @@
 """Closed forms to put beside a run: queues here, schedules, outages, order and duplicates re-exported.
 
 Times are seconds and rates are per second. Each docstring states the formula, what it assumes, and where it
-comes from. Input that makes no sense, or a queue without a steady state, raises `ValueError` with field,
+comes from. Input that makes no sense, or a queue without a steady state, raises ``ValueError`` with field,
 value and rule. Results are frozen; names shared with the metrics of a run mean the same. Nothing here
 simulates.
 """
@@ -156,7 +156,7 @@ class MultiServerQueue:
         return math.log(self.wait_probability / (1 - probability)) / self._spare_rate
 
     def sojourn_tail(self, duration_s: float) -> float:
-        """P(wait + service > t) = e^{−μt}(1 + C(1−e^{−μt·x})/x) with x = c−1−λ/μ, whose limit at x = 0 is 1 + Cμt."""
+        """P(wait + service > t) = e^{−μt}(1 + C(1−e^{−μt·x})/x), x = c−1−λ/μ; at x = 0 it is e^{−μt}(1 + Cμt)."""
         require_not_negative(duration_s=duration_s)
         served = self.service_rate_per_s * duration_s
         excess = self.servers - 1 - self.arrival_rate_per_s / self.service_rate_per_s
@@ -168,7 +168,7 @@ def mmc(arrival_rate_per_s: float, service_rate_per_s: float, servers: int) -> M
     """M/M/c: Poisson arrivals λ, exponential service μ, c servers, one unlimited FIFO queue.
 
     P(wait) is Erlang's C = B/(1−ρ(1−B)), ρ = λ/(cμ), with Erlang's B from the stable recursion B_k =
-    aB/(k+aB), a = λ/μ; mean wait C/(cμ−λ); the rest by Little's law. Raises `ValueError` for rates not
+    aB/(k+aB), a = λ/μ; mean wait C/(cμ−λ); the rest by Little's law. Raises ``ValueError`` for rates not
     above 0, fewer than one server, and λ ≥ cμ. Source: Erlang 1917.
     """
     require_positive(arrival_rate_per_s=arrival_rate_per_s, service_rate_per_s=service_rate_per_s)
@@ -212,7 +212,7 @@ def mmck(arrival_rate_per_s: float, service_rate_per_s: float, servers: int, pla
     """M/M/c/K: as M/M/c with K places, servers included; who finds all places taken is refused.
 
     p_n ∝ Π_{i≤n} λ/(min(i,c)μ); loss p_K; an accepted arrival waits with probability Σ_{c≤n<K} p_n/(1−p_K),
-    on average L_q/(λ(1−p_K)). K = c is Erlang's loss system. Any load is allowed. Raises `ValueError` for
+    on average L_q/(λ(1−p_K)). K = c is Erlang's loss system. Any load is allowed. Raises ``ValueError`` for
     rates not above 0, fewer than one server, and fewer places than servers. Source: Erlang 1917.
     """
     require_positive(arrival_rate_per_s=arrival_rate_per_s, service_rate_per_s=service_rate_per_s)
@@ -259,13 +259,13 @@ def dispatcher_bcmp(
     failure_probability: float,
     gaps_s: Sequence[float],
 ) -> DispatcherQueue:
-    """Queue of c workers serving first attempts and retries alike, with deliveries waiting out their gaps in between.
+    """Queue of c workers that serve first attempts and retries alike, with gaps to wait out in between.
 
     The workers are an M/M/c queue at λ·E[A], E[A] = Σ qᵏ for k ≤ n = len(gaps_s); independent of it, the
     orbit is Poisson with mean λ Σ qᵏ·d_k. A delivery, lost ones included, takes E[A]·(wait + 1/μ) + Σ
-    qᵏ·d_k. `in_system_mean` counts waiting and busy, not the orbit. Assumes Poisson arrivals, exponential
+    qᵏ·d_k. ``in_system_mean`` counts waiting and busy, not the orbit. Assumes Poisson arrivals, exponential
     service alike for good and failed attempts, FIFO by due time, and independent failures; gaps may have
-    any distribution with mean d_k. Raises `ValueError` for rates not above 0, q outside [0, 1], negative
+    any distribution with mean d_k. Raises ``ValueError`` for rates not above 0, q outside [0, 1], negative
     gaps, and λ·E[A] ≥ cμ. Source: product form of Baskett, Chandy, Muntz and Palacios 1975 (BCMP).
     """
     require_gaps(gaps_s)
@@ -284,11 +284,11 @@ def feedback_mmc(
 ) -> DispatcherQueue:
     """M/M/c with immediate feedback: a failed attempt joins the queue again at once.
 
-    M/M/c at λ·E[A], E[A] = 1/(1−q) until success (`max_attempts` None) or (1−qⁿ)/(1−q); total time
+    M/M/c at λ·E[A], E[A] = 1/(1−q) until success (``max_attempts`` None) or (1−qⁿ)/(1−q); total time
     E[A]·(wait + 1/μ), lost qⁿ. The mean wait and queue are exact; the wait is also the fresh arrival's, by
     the arrival theorem. Assumes Poisson arrivals, exponential service drawn anew, independent failures.
-    Raises `ValueError` for rates not above 0, q outside [0, 1] (below 1 without a limit), and λ·E[A] ≥ cμ.
-    Source: Jackson 1957; BCMP 1975.
+    Raises ``ValueError`` for rates not above 0, q outside [0, 1] (below 1 without a limit), and λ·E[A] ≥
+    cμ. Source: Jackson 1957; BCMP 1975.
     """
     attempts = attempts_mean(failure_probability, max_attempts)
     lost = 0.0 if max_attempts is None else failure_probability**max_attempts
@@ -333,12 +333,12 @@ class SingleServerQueue:
 
 
 def mg1(arrival_rate_per_s: float, service_s_mean: float, service_cv: float) -> SingleServerQueue:
-    """M/G/1: Poisson arrivals λ, one server, any service time S with mean and coefficient of variation (sd/mean).
+    """M/G/1: Poisson arrivals λ, one server, service times S with a mean and a coefficient of variation.
 
     Mean wait λE[S²]/(2(1−ρ)), E[S²] = mean²(1+cv²), ρ = λ·mean = P(wait); the rest by Little's law. cv is 0
     for a constant, 1 for exponential, 1/√k for Erlang-k, √(e^{σ²}−1) for lognormal. Assumes FIFO and
-    independent service times. Raises `ValueError` for a rate or mean not above 0, a negative cv, and ρ ≥ 1.
-    Source: Pollaczek 1930, Khinchine 1932.
+    independent service times. Raises ``ValueError`` for a rate or mean not above 0, a negative cv, and ρ ≥
+    1. Source: Pollaczek 1930, Khinchine 1932.
     """
     require_positive(arrival_rate_per_s=arrival_rate_per_s, service_s_mean=service_s_mean)
     require_not_negative(service_cv=service_cv)
@@ -360,7 +360,7 @@ def md1_queue_wait_cdf(arrival_rate_per_s: float, service_s: float, duration_s: 
 
     With k = ⌊t/D⌋ + 1 and y = λ(kD−t): Σ_{j<k} P(N ≤ k−j)·e^{−y}y^j/j!, N the number in the system, found
     by level crossing. All terms are positive, so that it holds at any t; Crommelin's alternating sum, which
-    it equals, loses all digits from t ≈ 20 D. Raises `ValueError` for a rate or time not above 0, a
+    it equals, loses all digits from t ≈ 20 D. Raises ``ValueError`` for a rate or time not above 0, a
     negative duration, and λD ≥ 1. Source: Crommelin 1932, in the form of Franx 2001.
     """
     _check_md1(arrival_rate_per_s, service_s)
@@ -372,9 +372,10 @@ def md1_queue_wait_cdf(arrival_rate_per_s: float, service_s: float, duration_s: 
 
 
 def md1_queue_wait_quantile(arrival_rate_per_s: float, service_s: float, probability: float) -> float:
-    """Quantile in seconds of the M/D/1 wait, by bisection of `md1_queue_wait_cdf`; 0 up to P(no wait) = 1−λD.
+    """Quantile in seconds of the M/D/1 wait, by bisection of ``md1_queue_wait_cdf``; 0 up to P(no wait) = 1−λD.
 
-    Raises `ValueError` as that function does, and for a probability outside [0, 1). Source: Crommelin 1932.
+    Raises ``ValueError`` as that function does, and for a probability outside [0, 1). Source: Crommelin
+    1932.
     """
     _check_md1(arrival_rate_per_s, service_s)
     require_probability(below_one=True, probability=probability)
@@ -401,12 +402,13 @@ def _check_md1(arrival_rate: float, service: float) -> None:
 
 
 def _md1_levels(busy: float, intervals: int) -> Floats:
-    """P(N ≤ 1 … intervals) of M/D/1: p_(n+1)·P(A=0) = p_0·P(A>n) + Σ_{j=1}^{n} p_j·P(A>n+1−j), A arrivals per service."""
+    """P(N ≤ 1), …, P(N ≤ intervals) of M/D/1, by level crossing: ups to n+1 or more equal downs from n+1."""
     point = np.cumprod(busy / np.arange(1, 61)) * math.exp(-busy)
     more = np.cumsum(point[::-1])[::-1]  # P(A ≥ 1), P(A ≥ 2), …; past 60 it is below 1e-80
     level = np.zeros(intervals + 1)
     level[0] = 1 - busy
     for n in range(intervals):
+        # p_(n+1)·P(A=0) = p_0·P(A>n) + Σ_{1≤j≤n} p_j·P(A>n+1−j), A the arrivals in one service
         first = max(1, n + 2 - len(more))
         up = level[first : n + 1] @ more[1 : n + 2 - first][::-1]
         if n < len(more):
@@ -416,7 +418,7 @@ def _md1_levels(busy: float, intervals: int) -> Floats:
 
 
 def _md1_cdf(arrival_rate: float, service: float, levels: Floats, duration: float) -> float:
-    """The positive sum for one t; `levels` must reach ⌊t/D⌋ + 1."""
+    """The positive sum for one t; ``levels`` must reach ⌊t/D⌋ + 1."""
     intervals = min(math.floor(duration / service) + 1, len(levels))
     ahead = max(0.0, arrival_rate * (intervals * service - duration))
     weights = np.cumprod(np.concatenate([[1.0], ahead / np.arange(1, intervals)]))
@@ -428,7 +430,7 @@ def _md1_cdf(arrival_rate: float, service: float, levels: Floats, duration: floa
 
 @dataclass(frozen=True, kw_only=True)
 class RetrialQueue:
-    """Servers without a queue, whose refused arrivals come back after exponential delays; times per delivery."""
+    """Servers without a queue, whose refused arrivals come back after exponential delays."""
 
     busy_mean: float
     blocking_probability: float
@@ -458,8 +460,8 @@ def retrial_mg1(
     """M/G/1 retrial queue: one server, no place to wait, each refused delivery comes back at rate θ.
 
     Orbit λ²(E[S²]/2 + E[S]/θ)/(1−ρ), orbit time orbit/λ, attempts 1 + θ·orbit/λ, P(busy) = ρ = λE[S].
-    Assumes Poisson arrivals and exponential retrial delays without limit. `empty_probability` is None: it
-    depends on more than two moments. Raises `ValueError` for rates or a mean not above 0, a negative cv,
+    Assumes Poisson arrivals and exponential retrial delays without limit. ``empty_probability`` is None: it
+    depends on more than two moments. Raises ``ValueError`` for rates or a mean not above 0, a negative cv,
     and ρ ≥ 1. Source: Falin and Templeton 1997, chapter 1.
     """
     require_positive(
@@ -478,10 +480,10 @@ def retrial_mg1(
 def retrial_mm1(
     arrival_rate_per_s: float, service_rate_per_s: float, retry_rate_per_s: float
 ) -> RetrialQueue:
-    """M/M/1 retrial queue: `retrial_mg1` with exponential service of rate μ.
+    """M/M/1 retrial queue: ``retrial_mg1`` with exponential service of rate μ.
 
-    Orbit ρ(λ/θ + ρ)/(1−ρ), P(server idle and orbit empty) = (1−ρ)^(λ/θ+1). Assumptions and errors as there.
-    Source: Falin and Templeton 1997, chapter 1.
+    Orbit ρ(λ/θ + ρ)/(1−ρ), P(server idle and orbit empty) = (1−ρ)^(λ/θ+1). Assumptions as there. Raises
+    ``ValueError`` for rates not above 0 and for λ ≥ μ. Source: Falin and Templeton 1997, chapter 1.
     """
     require_positive(service_rate_per_s=service_rate_per_s)
     queue = retrial_mg1(arrival_rate_per_s, 1 / service_rate_per_s, 1.0, retry_rate_per_s)
@@ -496,9 +498,9 @@ def retrial_mmc(
 
     No closed form for c > 2: the chain (busy, orbit) is solved numerically, cut at an orbit where less than
     1e-13 of the probability is left (found by doubling), by backward matrix recursion over the orbit; exact
-    but for that cut. `blocking_probability` is what a new arrival meets. Takes long for loads very near 1
-    or θ ≪ λ. Raises `ValueError` for rates not above 0, fewer than one server, λ ≥ cμ, and when 200,000 in
-    orbit are not enough. Source: Falin and Templeton 1997, chapter 2; Bright and Taylor 1995.
+    but for that cut. ``blocking_probability`` is what a new arrival meets. Takes long for loads very near 1
+    or θ ≪ λ. Raises ``ValueError`` for rates not above 0, fewer than one server, λ ≥ cμ, and when 200,000
+    in orbit are not enough. Source: Falin and Templeton 1997, chapter 2; Bright and Taylor 1995.
     """
     require_positive(
         arrival_rate_per_s=arrival_rate_per_s,
@@ -528,7 +530,7 @@ def retrial_mmc(
 
 
 def _retrial_levels(arrivals: float, service: float, servers: int, retries: float, cut: int) -> Floats:
-    """P(orbit = n, busy = i) as rows n ≤ cut: p_(n+1) = p_n[c]·λ·e_c·(−T_(n+1))⁻¹, T holding all that lies above."""
+    """P(orbit = n, busy = i) as rows n ≤ cut: p_(n+1) = p_n[c]·λe_c·(−T_(n+1))⁻¹, T with all that lies above."""
     busy = np.arange(servers + 1)
     inside = np.diag(np.full(servers, arrivals), 1) + np.diag(service * busy[1:], -1)
     up = np.zeros(servers + 1)
@@ -545,9 +547,8 @@ def _retrial_levels(arrivals: float, service: float, servers: int, retries: floa
             break
         ratio[orbit] = np.linalg.solve(level.T, -up)
         down = np.append(0.0, ratio[orbit][:-1])
-        down *= (
-            arrivals / down.sum()
-        )  # all that goes up comes back: exactly, or rounding grows level by level
+        # all that goes up comes back: made exact here, or rounding grows from level to level
+        down *= arrivals / down.sum()
     level[:, 0] = 1.0  # level 0: the balance equations are dependent, one gives way to normalization
     ratio[0] = np.linalg.solve(level.T, np.append(1.0, np.zeros(servers)))
     logs = np.concatenate([[0.0], np.cumsum(np.log(ratio[:-1, -1]))])  # products over levels could overflow

@@ -1,6 +1,6 @@
 """Closed forms for order, duplicates and thin messages: what the receiver sees of a schedule.
 
-Times are seconds and rates are per second. Import these names from `sim.theory`.
+Times are seconds and rates are per second. Import these names from ``sim.theory``.
 """
 
 import math
@@ -37,9 +37,9 @@ def pair_inversion(failure_probability: float, gaps_s: Sequence[float], distance
     """Probability that the second of two events created Δ apart is processed before the first.
 
     P(T₁ > Δ + T₂) = Σ p_j·p_k over S_j > Δ + S_k, with p_k = (1−q)qᵏ and S_k the sum of the first k gaps;
-    divided by (1−qⁿ⁺¹)² given that both are delivered. `gap_probability` = qⁿ⁺¹(1−qⁿ⁺¹): the first is lost
-    and the second is not. Assumes independent attempts that take no time; events processed at one instant
-    keep their order. Raises `ValueError` for q outside [0, 1), negative gaps or distance. Source:
+    divided by (1−qⁿ⁺¹)² given that both are delivered. ``gap_probability`` = qⁿ⁺¹(1−qⁿ⁺¹): the first is
+    lost and the second is not. Assumes independent attempts that take no time; events processed at one
+    instant keep their order. Raises ``ValueError`` for q outside [0, 1), negative gaps or distance. Source:
     enumeration.
     """
     require_probability(below_one=True, failure_probability=failure_probability)
@@ -58,8 +58,8 @@ def pair_inversion(failure_probability: float, gaps_s: Sequence[float], distance
 def pair_inversion_inf(failure_probability: float, gap_s: float, distance_s: float) -> float:
     """Inversion probability of two events Δ apart, retried every d seconds until success: q^(⌊Δ/d⌋+1)/(1+q).
 
-    Assumes independent attempts that take no time; equal instants keep their order. Raises `ValueError` for
-    q outside [0, 1), a gap not above 0 and a negative distance. Source: difference of two geometric
+    Assumes independent attempts that take no time; equal instants keep their order. Raises ``ValueError``
+    for q outside [0, 1), a gap not above 0 and a negative distance. Source: difference of two geometric
     variables.
     """
     require_probability(below_one=True, failure_probability=failure_probability)
@@ -72,8 +72,8 @@ def pair_inversion_inf(failure_probability: float, gap_s: float, distance_s: flo
 def adjacent_inversion_poisson(failure_probability: float, gap_s: float, arrival_rate_per_s: float) -> float:
     """Probability that an event is overtaken by the very next one: q/(1+q)·(1−x)/(1−qx) with x = e^{−λd}.
 
-    The mean of `pair_inversion_inf` over an exponential distance: Poisson arrivals of one key, a constant
-    gap d, retries until success. Raises `ValueError` for q outside [0, 1) and for a gap or rate not above
+    The mean of ``pair_inversion_inf`` over an exponential distance: Poisson arrivals of one key, a constant
+    gap d, retries until success. Raises ``ValueError`` for q outside [0, 1) and for a gap or rate not above
     0. Source: geometric series over ⌊Δ/d⌋.
     """
     require_probability(below_one=True, failure_probability=failure_probability)
@@ -98,10 +98,10 @@ def ordering_poisson(
 
     An event processed S_j after its creation is overtaken by a Poisson number of later ones with mean m_j =
     λ∫₀^{S_j} G(u)du = λ Σ_k p_k·(S_j−S_k)⁺, G the (defective) distribution of the delivered latency. So
-    late = Σ p_j(1−e^{−m_j})/Σ p_j and inversions = Σ p_j·m_j/Σ p_j; multiply by 1 − `lost_share` for shares
-    of all events. Assumes independent attempts that take no time, and no waiting. Raises `ValueError` for q
-    outside [0, 1), negative gaps and a rate not above 0. Source: thinning of a Poisson process (as in the
-    M/G/∞ queue).
+    late = Σ p_j(1−e^{−m_j})/Σ p_j and inversions = Σ p_j·m_j/Σ p_j; multiply by 1 − ``lost_share`` for
+    shares of all events. Assumes independent attempts that take no time, and no waiting. Raises
+    ``ValueError`` for q outside [0, 1), negative gaps and a rate not above 0. Source: thinning of a Poisson
+    process (as in the M/G/∞ queue).
     """
     require_probability(below_one=True, failure_probability=failure_probability)
     require_positive(arrival_rate_per_s=arrival_rate_per_s)
@@ -132,7 +132,7 @@ def ordering_exp_latency(
     """Order violations of Poisson events of one key with exponential latency and no limit on concurrency.
 
     Two events Δ apart: e^{−νΔ}/2. Neighbours: λ/(2(λ+ν)). Inversions per event: λ/(2ν). Late: 1 − E
-    exp(−λ∫₀ᵀ G) = 1 − eʳ·r^{−r−1}·γ(r+1, r) with r = λ/ν, summed as Kummer's series. Raises `ValueError`
+    exp(−λ∫₀ᵀ G) = 1 − eʳ·r^{−r−1}·γ(r+1, r) with r = λ/ν, summed as Kummer's series. Raises ``ValueError``
     for rates not above 0 and a negative distance. Source: memoryless latency, and thinning of a Poisson
     process (M/M/∞).
     """
@@ -174,8 +174,8 @@ def fifo_hol(
 
     M/G/1 with service S_k + a_ok with probability (1−q)qᵏ and S_n + a_fail with qⁿ⁺¹, S_k = k·a_fail + d_1
     + … + d_k: mean wait λE[S²]/(2(1−λE[S])). Assumes Poisson arrivals of one order, independent failures,
-    constant durations, and free workers. `settle_time_s_mean` counts lost deliveries too. Raises
-    `ValueError` for a rate not above 0, q outside [0, 1], negative times, attempts and gaps that all take
+    constant durations, and free workers. ``settle_time_s_mean`` counts lost deliveries too. Raises
+    ``ValueError`` for a rate not above 0, q outside [0, 1], negative times, attempts and gaps that all take
     no time, and λE[S] ≥ 1. Source: Pollaczek 1930, Khinchine 1932.
     """
     require_positive(arrival_rate_per_s=arrival_rate_per_s)
@@ -205,7 +205,7 @@ def fifo_hol(
 def exponential_tail(duration_s: float, mean_s: float) -> float:
     """P(latency > t) = e^{−t/mean} of an exponential latency: the timeout probability of an answer.
 
-    Raises `ValueError` for a negative duration and a mean not above 0. Source: the exponential
+    Raises ``ValueError`` for a negative duration and a mean not above 0. Source: the exponential
     distribution.
     """
     require_not_negative(duration_s=duration_s)
@@ -216,7 +216,7 @@ def exponential_tail(duration_s: float, mean_s: float) -> float:
 def lognormal_tail(duration_s: float, median_s: float, sigma: float) -> float:
     """P(latency > t) = erfc(ln(t/median)/(σ√2))/2 of a lognormal latency, σ the sd of its logarithm.
 
-    Raises `ValueError` for times or a sigma not above 0. Source: the lognormal distribution.
+    Raises ``ValueError`` for times or a sigma not above 0. Source: the lognormal distribution.
     """
     require_positive(duration_s=duration_s, median_s=median_s, sigma=sigma)
     return math.erfc(math.log(duration_s / median_s) / (sigma * math.sqrt(2))) / 2
@@ -253,10 +253,10 @@ def duplicates(
     last took effect, summed over all patterns of errors and timeouts. Without a window every duplicate
     takes effect.
 
-    Assumes independent attempts, that an error takes no time and a timeout `timeout_s`; `gaps_s` (empty for
-    none) has an entry per retry. Comparing starts instead of processing times is exact but for windows
-    within a latency of a sum of gaps. Raises `ValueError` for probabilities outside [0, 1], fewer than one
-    attempt, negative times, and gaps that do not fit the attempts. Source: enumeration.
+    Assumes independent attempts, that an error takes no time and a timeout ``timeout_s``; ``gaps_s`` (empty
+    for none) has an entry per retry. Comparing starts instead of processing times is exact but for windows
+    within a latency of a sum of gaps. Raises ``ValueError`` for probabilities outside [0, 1], fewer than
+    one attempt, negative times, and gaps that do not fit the attempts. Source: enumeration.
     """
     require_probability(timeout_probability=timeout_probability, error_probability=error_probability)
     require_count(max_attempts=max_attempts)
@@ -323,12 +323,13 @@ def thin_payload_miss(
 ) -> ThinPayloadMiss:
     """Share of deliveries whose object is gone, or has changed, by the attempt that delivers them.
 
-    `missing_share` = Σ p_k·(1 − e^{−δS_k})/Σ p_k with p_k = (1−q)qᵏ, S_k the sum of the first k gaps and δ
-    the rate of deletions: of the deliveries that get through. `newer_share` is the same with the rate of
-    updates, whether or not the object is still there. `vanished_share` = Σ_{k≥1} qᵏ(e^{−δS_(k−1)} −
+    ``missing_share`` = Σ p_k·(1 − e^{−δS_k})/Σ p_k with p_k = (1−q)qᵏ, S_k the sum of the first k gaps and
+    δ the rate of deletions: of the deliveries that get through. ``newer_share`` is the same with the rate
+    of updates, whether or not the object is still there. ``vanished_share`` = Σ_{k≥1} qᵏ(e^{−δS_(k−1)} −
     e^{−δS_k}): of all deliveries, those whose retries end because an attempt finds the object gone. Assumes
-    exponential lifetimes from the event on, and independent attempts that take no time. Raises `ValueError`
-    for q outside [0, 1), negative gaps or rates. Source: Laplace transform of the delivered latency.
+    exponential lifetimes from the event on, and independent attempts that take no time. Raises
+    ``ValueError`` for q outside [0, 1), negative gaps or rates. Source: Laplace transform of the delivered
+    latency.
     """
     require_probability(below_one=True, failure_probability=failure_probability)
     require_not_negative(delete_rate_per_s=delete_rate_per_s, update_rate_per_s=update_rate_per_s)
@@ -344,12 +345,12 @@ def thin_payload_miss(
     )
 
 
-# ---- tiers and polling ---------------------------------------------------------------------------------------
+# ---- tiers and polling ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, kw_only=True)
 class TierWait:
-    """Time from entering a FIFO tier to leaving it, and the part of it spent due behind a head that is not."""
+    """Time from entering a FIFO tier to leaving it, and the part spent due behind a head that is not."""
 
     tier_wait_s_mean: float
     head_of_line_wait_s_mean: float
@@ -361,8 +362,8 @@ def fifo_tier_random_delay(arrival_rate_per_s: float, low_s: float, high_s: floa
 
     P(W ≤ w) = F(w)·exp(−λ∫_w^∞(1−F)) = F(w)·exp(−λ(b−w)²/(2L)) on [a, b], L = b−a, so E[W] = b −
     √(πL/(2λ))·erf(√(λL/2)) + (1−e^{−λL/2})/λ; the median by bisection. Constant gaps (a = b) add nothing.
-    Assumes Poisson entries and free workers. Raises `ValueError` for a rate not above 0, negative gaps, and
-    b < a. Source: maximum over a Poisson process.
+    Assumes Poisson entries and free workers. Raises ``ValueError`` for a rate not above 0, negative gaps,
+    and b < a. Source: maximum over a Poisson process.
     """
     require_positive(arrival_rate_per_s=arrival_rate_per_s)
     require_not_negative(low_s=low_s, high_s=high_s)
@@ -399,7 +400,7 @@ def polling(arrival_rate_per_s: float, every_s: float) -> Polling:
 
     Staleness is uniform on (0, P): mean P/2, p95 0.95 P. Empty polls e^{−λP}; batch λP/(1−e^{−λP}), of
     polls that are not empty; share of time with something unseen 1 − (1−e^{−λP})/(λP); polls per event
-    1/(λP). Raises `ValueError` for a rate or an interval not above 0. Source: conditional uniformity of
+    1/(λP). Raises ``ValueError`` for a rate or an interval not above 0. Source: conditional uniformity of
     Poisson arrivals.
     """
     require_positive(arrival_rate_per_s=arrival_rate_per_s, every_s=every_s)

@@ -1,8 +1,8 @@
 """Closed forms for what a retry schedule does: latency, loss, jitter, outages, load and spikes.
 
-Times are seconds and rates are per second. Every function checks its input and raises `ValueError` naming
-the field, the value and the rule. Import these names from `sim.theory`; the checks at the top are shared by
-its parts.
+Times are seconds and rates are per second. Every function checks its input and raises ``ValueError`` naming
+the field, the value and the rule. Import these names from ``sim.theory``; the checks at the top are shared
+by its parts.
 """
 
 import math
@@ -25,21 +25,21 @@ _NODES = 40  # per Chebyshev piece: a piece spans at most a factor of three, so 
 
 
 def require_positive(**fields: float) -> None:
-    """Raise `ValueError` unless every field is finite and above 0."""
+    """Raise ``ValueError`` unless every field is finite and above 0."""
     for field, value in fields.items():
         if not 0 < value < math.inf:
             raise ValueError(f"{field} is {value}; it must be finite and above 0")
 
 
 def require_not_negative(**fields: float) -> None:
-    """Raise `ValueError` unless every field is finite and at least 0."""
+    """Raise ``ValueError`` unless every field is finite and at least 0."""
     for field, value in fields.items():
         if not 0 <= value < math.inf:
             raise ValueError(f"{field} is {value}; it must be finite and at least 0")
 
 
 def require_probability(*, below_one: bool = False, **fields: float) -> None:
-    """Raise `ValueError` unless every field lies in [0, 1], or in [0, 1) with `below_one`."""
+    """Raise ``ValueError`` unless every field lies in [0, 1], or in [0, 1) with ``below_one``."""
     for field, value in fields.items():
         if not 0 <= value <= 1 or (below_one and value == 1):
             rule = "at least 0 and below 1" if below_one else "between 0 and 1"
@@ -47,25 +47,25 @@ def require_probability(*, below_one: bool = False, **fields: float) -> None:
 
 
 def require_count(**fields: int) -> None:
-    """Raise `ValueError` unless every field is a whole number of at least 1."""
+    """Raise ``ValueError`` unless every field is a whole number of at least 1."""
     for field, value in fields.items():
         if not (math.isfinite(value) and value == int(value) and value >= 1):
             raise ValueError(f"{field} is {value}; it must be a whole number of at least 1")
 
 
 def require_below(field: str, value: float, limit: float, meaning: str) -> None:
-    """Raise `ValueError` unless `value` is below `limit`: the condition for a steady state."""
+    """Raise ``ValueError`` unless ``value`` is below ``limit``: the condition for a steady state."""
     if not value < limit:
         raise ValueError(f"{field} is {value}; it must be below {meaning} ({limit}) for a steady state")
 
 
 def require_gaps(gaps_s: Sequence[float]) -> None:
-    """Raise `ValueError` unless every gap is finite and at least 0."""
+    """Raise ``ValueError`` unless every gap is finite and at least 0."""
     require_not_negative(**{f"gaps_s[{index}]": gap for index, gap in enumerate(gaps_s)})
 
 
 def solve_rising(rising: Callable[[float], float], target: float, low: float, high: float) -> float:
-    """The smallest point of [low, high] where a rising function reaches `target`, by bisection."""
+    """The smallest point of [low, high] where a rising function reaches ``target``, by bisection."""
     while high - low > 4e-16 * high:
         middle = (low + high) / 2
         if middle in (low, high):
@@ -78,10 +78,10 @@ def solve_rising(rising: Callable[[float], float], target: float, low: float, hi
 
 
 def attempts_mean(failure_probability: float, max_attempts: int | None) -> float:
-    """Mean number of attempts, Σ qᵏ for k < n = (1−qⁿ)/(1−q); with `None`, until success, 1/(1−q).
+    """Mean number of attempts, Σ qᵏ for k < n = (1−qⁿ)/(1−q); with ``None``, until success, 1/(1−q).
 
-    Assumes attempts that fail independently. Raises `ValueError` for q outside [0, 1], for q = 1 without a
-    limit, and for a limit below 1. Source: the truncated geometric distribution.
+    Assumes attempts that fail independently. Raises ``ValueError`` for q outside [0, 1], for q = 1 without
+    a limit, and for a limit below 1. Source: the truncated geometric distribution.
     """
     require_probability(below_one=max_attempts is None, failure_probability=failure_probability)
     if max_attempts is None:
@@ -98,7 +98,7 @@ def failed_attempts_s(gaps_s: Sequence[float], failed_attempt_s: float = 0.0) ->
 
 
 def attempt_probabilities(failure_probability: float, attempts: int) -> Floats:
-    """Probability (1−q)·qᵏ that attempt k+1 of `attempts` is the one that delivers."""
+    """Probability (1−q)·qᵏ that attempt k+1 of ``attempts`` is the one that delivers."""
     require_probability(failure_probability=failure_probability)
     powers: Floats = np.power(failure_probability, np.arange(attempts, dtype=float))
     return (1 - failure_probability) * powers
@@ -116,12 +116,12 @@ class ScheduleOutcome:
     probabilities: tuple[float, ...]
 
     def within_share(self, duration_s: float) -> float:
-        """Share of all deliveries, lost ones included, that are delivered within `duration_s`."""
+        """Share of all deliveries, lost ones included, that are delivered within ``duration_s``."""
         pairs = zip(self.latencies_s, self.probabilities, strict=True)
         return math.fsum(share for latency, share in pairs if latency <= duration_s)
 
     def delivery_latency_s_quantile(self, probability: float) -> float:
-        """Smallest latency that at least `probability` of the delivered deliveries stay within."""
+        """Smallest latency that at least ``probability`` of the delivered deliveries stay within."""
         require_probability(probability=probability)
         target = probability * (1 - self.lost_share) * (1 - 1e-12)  # a step met exactly must not be missed
         reached = accumulate(self.probabilities)
@@ -139,8 +139,8 @@ def schedule_iid(
     """Latency and loss of a schedule whose attempts fail independently with probability q.
 
     P(T = k·a_fail + d_1 + … + d_k + a_ok) = (1−q)·qᵏ for k = 0 … n, and qⁿ⁺¹ is lost, n = len(gaps_s).
-    Assumes no waiting for a worker and constant durations. Raises `ValueError` for q outside [0, 1] and for
-    negative times. Source: the truncated geometric distribution.
+    Assumes no waiting for a worker and constant durations. Raises ``ValueError`` for q outside [0, 1] and
+    for negative times. Source: the truncated geometric distribution.
     """
     require_not_negative(delivered_attempt_s=delivered_attempt_s)
     latencies = failed_attempts_s(gaps_s, failed_attempt_s) + delivered_attempt_s
@@ -175,16 +175,16 @@ class JitterTotal:
 def jitter_total(
     kind: Jitter, base_s: float, gaps: int, cap_s: float | None = None, factor: float = 2.0
 ) -> JitterTotal:
-    """Mean and standard deviation of the sum of the first `gaps` backoff gaps.
+    """Mean and standard deviation of the sum of the first ``gaps`` backoff gaps.
 
-    Backoff b_k = min(cap, base·factor^(k−1)). `none`: b_k. `full`: uniform on (0, b_k), variance b²/12.
-    `equal`: uniform on (b_k/2, b_k), variance b²/48. `exponential`: exponential with mean b_k, not clipped
-    afterwards. `decorrelated`: g_k = min(cap, uniform(base, 3·g_(k−1))), g_0 = base, so the cap clips the
-    draw and `factor` is not used; its moments come from a linear recursion without a cap and, with one,
-    from an exact numerical method (backward integration on Chebyshev pieces between cap/3ʲ). Raises
-    `ValueError` for an unknown kind, a base or factor not above 0, fewer than one gap, and a cap below the
-    base. Source: moments of the uniform distribution; the kinds are those of Brooker, "Exponential Backoff
-    And Jitter", 2015.
+    Backoff b_k = min(cap, base·factor^(k−1)). ``none``: b_k. ``full``: uniform on (0, b_k), variance b²/12.
+    ``equal``: uniform on (b_k/2, b_k), variance b²/48. ``exponential``: exponential with mean b_k, not
+    clipped afterwards. ``decorrelated``: g_k = min(cap, uniform(base, 3·g_(k−1))), g_0 = base, so the cap
+    clips the draw and ``factor`` is not used; its moments come from a linear recursion without a cap and,
+    with one, from an exact numerical method (backward integration on Chebyshev pieces between cap/3ʲ).
+    Raises ``ValueError`` for an unknown kind, a base or factor not above 0, fewer than one gap, and a cap
+    below the base. Source: moments of the uniform distribution; the kinds are those of Brooker,
+    "Exponential Backoff And Jitter", 2015.
     """
     require_positive(base_s=base_s, factor=factor)
     require_count(gaps=gaps)
@@ -243,7 +243,7 @@ def _fit(values: Floats) -> Floats:
 
 
 def _next_gap_mean(values: Floats, gap: Floats, middle: Floats, half: Floats) -> Floats:
-    """E[f(min(cap, U(base, 3g)))] for every g in `gap`: f's integral up to 3g, and f(cap) if clipped."""
+    """E[f(min(cap, U(base, 3g)))] for every g in ``gap``: f's integral up to 3g, and f(cap) if clipped."""
     fitted = _fit(values)
     integral = chebyshev.chebint(fitted, lbnd=-1, axis=1) * half[:, None]
     start = np.concatenate([[0.0], np.cumsum(integral.sum(axis=1))])
@@ -282,9 +282,9 @@ def outage_ctmc(
 
     State vector v ← v·diag(f)·E[e^{QG}] per failed attempt, starting in steady state; for two states e^{Qg}
     = Π + e^{−sg}(I−Π), s = 1/up + 1/down, so a random gap only needs E[e^{−sG}], and the latency needs
-    E[G·e^{−sG}]. Gaps: `none` constant d; `full` uniform on (0, d); `equal` uniform on (d/2, d);
-    `exponential` with mean d. Assumes exponential up and down times, attempts that take no time, one gap
-    per retry, and no waiting. `first_attempt_share` is delivered by attempt 1. Raises `ValueError` for
+    E[G·e^{−sG}]. Gaps: ``none`` constant d; ``full`` uniform on (0, d); ``equal`` uniform on (d/2, d);
+    ``exponential`` with mean d. Assumes exponential up and down times, attempts that take no time, one gap
+    per retry, and no waiting. ``first_attempt_share`` is delivered by attempt 1. Raises ``ValueError`` for
     times not above 0, negative gaps, probabilities outside [0, 1] and an unknown jitter. Source: two-state
     Markov chains (Kolmogorov 1931).
     """
@@ -319,7 +319,7 @@ def outage_ctmc(
 
 
 def _gap_transform(gap: float, jitter: GapJitter, rate: float) -> tuple[float, float, float]:
-    """E[G], E[e^{−sG}] and E[G·e^{−sG}] of a gap G with nominal length `gap`."""
+    """E[G], E[e^{−sG}] and E[G·e^{−sG}] of a gap G with nominal length ``gap``."""
     if jitter == "exponential":
         return gap, 1 / (1 + rate * gap), gap / (1 + rate * gap) ** 2
     if jitter not in ("none", "full", "equal"):
@@ -352,7 +352,7 @@ def single_outage(outage_s: float, gaps_s: Sequence[float]) -> SingleOutage:
 
     With S_k the sum of the first k gaps: lost (D−S_n)⁺/D, attempts 1 + Σ (D−S_k)⁺/D for k < n, and latency
     S_k for the events created in the last S_k − S_(k−1) seconds not served earlier. Assumes every attempt
-    in the window fails, every later one succeeds, and attempts take no time. Raises `ValueError` for an
+    in the window fails, every later one succeeds, and attempts take no time. Raises ``ValueError`` for an
     outage not above 0 or a negative gap. Source: a uniform starting point on a line.
     """
     require_positive(outage_s=outage_s)
@@ -370,11 +370,11 @@ def single_outage(outage_s: float, gaps_s: Sequence[float]) -> SingleOutage:
 def outage_attempt_rate(
     time_s: float, arrival_rate_per_s: float, outage_s: float, gaps_s: Sequence[float]
 ) -> float:
-    """Attempts per second at `time_s` after the start of an outage of length D that every attempt fails in.
+    """Attempts per second at ``time_s`` after the start of an outage of length D that every attempt fails in.
 
     λ·(1 + #{k : t−S_k ≥ 0 and t−d_k < D}): events created at t−S_k now make attempt k+1 if attempt k still
     fell into the outage. Assumes Poisson arrivals (the value is the exact expectation), constant gaps, and
-    attempts that take no time. Raises `ValueError` for a rate or an outage not above 0 and for a negative
+    attempts that take no time. Raises ``ValueError`` for a rate or an outage not above 0 and for a negative
     gap. Source: superposition of shifted Poisson processes.
     """
     require_positive(arrival_rate_per_s=arrival_rate_per_s, outage_s=outage_s)
@@ -400,9 +400,9 @@ def fluid_drain(
     """Backlog while c servers stand still for D seconds and afterwards work it off.
 
     Peak λD, drained after Dλ/(cμ−λ), area λD(D+drain)/2 (delivery-seconds), mean delay of the affected D/2.
-    Assumes the fluid limit: large λD; the real drain differs by about c/(cμ−λ) seconds. Raises `ValueError`
-    for rates or an outage not above 0, fewer than one server, and λ ≥ cμ. Source: deterministic queueing
-    (Newell 1971).
+    Assumes the fluid limit: large λD; the real drain differs by about c/(cμ−λ) seconds. Raises
+    ``ValueError`` for rates or an outage not above 0, fewer than one server, and λ ≥ cμ. Source:
+    deterministic queueing (Newell 1971).
     """
     require_positive(
         arrival_rate_per_s=arrival_rate_per_s, service_rate_per_s=service_rate_per_s, outage_s=outage_s
@@ -425,7 +425,7 @@ def fluid_drain(
 
 @dataclass(frozen=True, kw_only=True)
 class SyncSpike:
-    """Attempts in the fullest bin after a common failure: all at once without jitter, fewer with full jitter."""
+    """Attempts in the fullest bin after a common failure: all without jitter, fewer with full jitter."""
 
     peak_without_jitter: int
     bin_mean: float
@@ -441,7 +441,7 @@ def sync_spike(deliveries: int, gap_s: float, bin_s: float) -> SyncSpike:
 
     P(max ≤ x) = N!/m^N · [z^N] (Σ_{j≤x} z^j/j!)^m, computed exactly as P(X≤x)^m · P(ΣXᵢ = N | all Xᵢ ≤ x) /
     P(Poisson(N) = N) with Poisson(N/m) counts and one Fourier transform per x (absolute error about 1e-12),
-    not simulated; the time taken grows with m times the square of the peak. Raises `ValueError` for fewer
+    not simulated; the time taken grows with m times the square of the peak. Raises ``ValueError`` for fewer
     than one delivery, times not above 0, and a gap that is not a whole number of bins. Source: multinomial
     maximum by Poissonisation (Levin 1981).
     """
@@ -480,7 +480,7 @@ def _peak_distribution(deliveries: int, bins: int) -> Floats:
     for peak in range(1, deliveries):
         if beyond[peak + 1] < 1e-14:
             break
-        log_all = bins * math.log(share[peak]) if share[peak] < 1 else 0.0
+        log_all = bins * math.log(min(1.0, share[peak])) if share[peak] > 0 else -math.inf
         if log_all - log_total < -40 or peak * bins < deliveries:  # then P(max ≤ x) is below 1e-17
             below.append(0.0)
             continue
@@ -494,8 +494,8 @@ def _peak_distribution(deliveries: int, bins: int) -> Floats:
 def amplification(attempts: int, layers: int) -> int:
     """Calls at the bottom of a stack of layers that each make up to a number of attempts: attempts^layers.
 
-    Assumes that every call fails, so that each layer uses all its attempts. Raises `ValueError` for counts
-    below 1. Source: multiplication of independent retry loops.
+    Assumes that every call fails, so that each layer uses all its attempts. Raises ``ValueError`` for
+    counts below 1. Source: multiplication of independent retry loops.
     """
     require_count(attempts=attempts, layers=layers)
     return int(attempts**layers)
@@ -512,12 +512,12 @@ class RetryBudgetLoad:
 
 
 def retry_budget_load(failure_probability: float, max_retries: int, ratio: float) -> RetryBudgetLoad:
-    """Offered load per first attempt when each success earns `ratio` retries.
+    """Offered load per first attempt when each success earns ``ratio`` retries.
 
     Unlimited load Σ fᵏ for k ≤ max_retries; the budget holds it to L = 1 + ratio·(1−f)·L, so L =
     1/(1−ratio(1−f)); the smaller one applies, and successes are (1−f)·L. Assumes failures independent of
-    the load and a long run (the bucket's first filling is forgotten). Raises `ValueError` for f outside [0,
-    1], negative `ratio` or `max_retries`. Source: balance of tokens earned and spent.
+    the load and a long run (the bucket's first filling is forgotten). Raises ``ValueError`` for f outside
+    [0, 1], negative ``ratio`` or ``max_retries``. Source: balance of tokens earned and spent.
     """
     require_probability(failure_probability=failure_probability)
     require_not_negative(max_retries=max_retries, ratio=ratio)
@@ -554,12 +554,12 @@ def metastable(
 ) -> Metastability:
     """Fluid prediction of a metastable collapse of a receiver that works off what the sender gave up on.
 
-    Collapsed load λ·max_attempts; `vulnerable` when it exceeds the capacity μ; it then grows by the
+    Collapsed load λ·max_attempts; ``vulnerable`` when it exceeds the capacity μ; it then grows by the
     difference. With a budget nothing succeeds and so nothing is retried, which leaves μ−λ for the backlog.
-    `collapse_expected` adds the trigger: the outage, and a full queue (limit/μ), must last longer than the
-    timeout; near equality chance decides. Assumes open-loop arrivals, late work that is not cancelled, and
-    gaps short against the collapse. Raises `ValueError` for rates or times not above 0 and fewer than one
-    attempt. Source: Bronson et al. 2021 (metastable failures), fluid limit.
+    ``collapse_expected`` adds the trigger: the outage, and a full queue (limit/μ), must last longer than
+    the timeout; near equality chance decides. Assumes open-loop arrivals, late work that is not cancelled,
+    and gaps short against the collapse. Raises ``ValueError`` for rates or times not above 0 and fewer than
+    one attempt. Source: Bronson et al. 2021 (metastable failures), fluid limit.
     """
     require_positive(
         arrival_rate_per_s=arrival_rate_per_s, capacity_per_s=capacity_per_s, timeout_s=timeout_s

@@ -59,7 +59,7 @@ MOST_TIERS = 12
 
 @dataclass
 class Columns:
-    """A run as integers. Times are ns; ``NOT_YET`` and ``NEVER`` stand for no time.
+    """A run as integers, one row each. Times are ns; ``NOT_YET`` and ``NEVER`` stand for no time.
 
     events: source, index, type (in the model's event types), key, seq, time.
     deliveries: event (row), member, state, attempts, delivered, settled, due.
@@ -133,7 +133,6 @@ def read(folder: Path) -> Trace:
 
 
 def _named(table: Ints, names: tuple[str, ...]) -> dict[str, Ints]:
-    table = table.reshape(-1, len(names))
     return {name: np.ascontiguousarray(table[:, i]) for i, name in enumerate(names)}
 
 

@@ -1,0 +1,58 @@
+"""A SimPy environment in which everything at one instant has its place: (time, kind, id).
+
+SimPy breaks ties in time by priority, then by age. Here every visible moment is a ``Moment`` whose priority
+holds kind and id. SimPy's own wake-ups (a started process, a triggered event) have the priorities 0 and 1:
+they come before any moment of the instant, in the order in which they were caused. A delivery never has two
+moments ahead of it, so that its attempt number need not take part.
+
+Time is int nanoseconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import simpy
+from simpy.events import EventPriority
+
+# Kinds of moment, in the order in which they happen at one instant. Receivers need none: they know the future
+# of a request when it arrives. Dispatch is last but for the
+# end of the run: it runs when nothing else is left, starts all it can, and what
+# that causes at the same instant runs before it is asked again.
+WORKERS, ATTEMPT, ENDPOINT, DUE, EVENT, DISPATCH, END = 1, 2, 3, 4, 5, 6, 7
+
+
+class Moment(simpy.Event):
+    """A point in time at which a process goes on, or a function is called."""
+
+    def __init__(self, clock: Clock, at: int, kind: int, number: int) -> None:
+        # like SimPy's own Timeout: an event that is triggered from the start
+        self.env = clock
+        self.callbacks = []
+        self._ok = True
+        self._value = None
+        clock.schedule(self, EventPriority((kind << 56) + number), at - clock.now)
+
+
+class Clock(simpy.Environment):
+    """The simulated time of a run, in ns."""
+
+    _now: int
+
+    def __init__(self) -> None:
+        super().__init__(initial_time=0)
+
+    @property
+    def now(self) -> int:
+        """The current time, ns."""
+        return self._now
+
+    def at(self, time: int, kind: int, number: int) -> Moment:
+        """A moment to wait for: ``yield clock.at(…)``."""
+        return Moment(self, time, kind, number)
+
+    def call(self, time: int, kind: int, number: int, function: Callable[[simpy.Event], None]) -> None:
+        """Call a function at a moment; it is given the moment."""
+        callbacks = Moment(self, time, kind, number).callbacks
+        assert callbacks is not None
+        callbacks.append(function)

@@ -1,0 +1,380 @@
+"""Who may start: deliveries, endpoints and what blocks them, worker pools, tiers, and orderings.
+
+A delivery *enters* when it begins to wait for an attempt, is *offered* when it comes due, and gets its *turn*
+when a worker takes it. Dispatch looks at everything that is due in order of (due, id). What an endpoint blocks
+(a slot, its rate, its breaker, …) is set aside without a worker, keeps its place, and competes again once the
+block has gone. The pools are one of two disciplines: ``Lane`` (shared: any due delivery) or ``Tier`` (per_tier:
+each worker takes the head of its tier, due or not, and holds it until it has been sent).
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections import deque
+from collections.abc import Callable
+from heapq import heappop, heappush
+
+import simpy
+
+from sim import clock, policy
+from sim.clock import Clock
+from sim.model import Member, Model
+from sim.policy import FOREVER
+from sim.trace import NOT_YET, WAIT_CAUSES
+
+CAUSES = {name: position for position, name in enumerate(WAIT_CAUSES)}
+WORKER, HEAD_OF_LINE, SLOT, RATE = (CAUSES[name] for name in ("worker", "head_of_line", "slot", "rate"))
+BREAKER, RETRY_AFTER, ORDER, DISABLED = (
+    CAUSES[name] for name in ("breaker", "retry_after", "order", "disabled")
+)
+
+
+class Delivery:
+    """The duty to bring one event to one endpoint."""
+
+    __slots__ = (
+        "attempts", "born", "cause", "created", "deleted_at", "delivered", "due", "endpoint", "event",
+        "event_word", "gap", "held", "is_due", "number", "probe", "settled", "standing", "state", "stream",
+        "tier", "turn",
+    )  # fmt: skip
+
+    def __init__(self, number: int, event: int, event_word: int, created: int, endpoint: Endpoint) -> None:
+        self.number = number
+        self.event = event
+        self.event_word = event_word
+        self.created = created
+        self.endpoint = endpoint
+        self.state = policy.WAITING
+        self.attempts = 0
+        self.due = created
+        self.gap = 0  # the one that led to due, for jitter that looks back
+        self.born = created  # what max_age counts from
+        self.deleted_at = FOREVER
+        self.delivered = NOT_YET
+        self.settled = NOT_YET
+        self.cause = 0  # what it waits for once it is due
+        self.is_due = False
+        self.held = False  # by a worker of its tier
+        self.probe = False  # the attempt that an open breaker lets through
+        self.standing = 0  # attempts in a row at one instant
+        self.stream: Queue | None = None
+        self.tier: Tier | None = None
+        self.turn: simpy.Event
+
+
+Queue = deque[Delivery]
+Ranked = list[tuple[int, int, Delivery]]
+"""A heap of (due, number, delivery): who may start first."""
+
+
+def push(heap: Ranked, delivery: Delivery) -> None:
+    """Add a delivery to a heap."""
+    heappush(heap, (delivery.due, delivery.number, delivery))
+
+
+def pop_waiting(heap: Ranked) -> Delivery | None:
+    """Take the first delivery of a heap that has not been dropped meanwhile."""
+    while heap:
+        delivery = heappop(heap)[2]
+        if delivery.state == policy.WAITING:
+            return delivery
+    return None
+
+
+class Lane:
+    """A worker pool of the shared discipline, and the due deliveries that wait for it."""
+
+    def __init__(self, workers: int) -> None:
+        self.free = workers
+        self.ready: Ranked = []
+
+
+class Tier:
+    """The queue of one policy and attempt number under ``per_tier``: first come, first held."""
+
+    def __init__(self, workers: int) -> None:
+        self.free = workers
+        self.queue: Queue = deque()
+        self.returned: Ranked = []
+        """Those that were held once, but were blocked when they came due."""
+
+    def head(self) -> Delivery | None:
+        """Take who is next: those that were held before, then first come."""
+        returned = pop_waiting(self.returned)
+        while returned is None and self.queue:
+            delivery = self.queue.popleft()
+            if delivery.state == policy.WAITING:
+                return delivery
+        return returned
+
+
+class Endpoint:
+    """What the sender knows about one endpoint."""
+
+    def __init__(self, index: int, member: Member, rules: policy.Policy | None) -> None:
+        self.index = index
+        self.member = member
+        self.policy = rules
+        self.health = policy.healthy()
+        self.budget = policy.Budget(0.0, 0) if rules is None else policy.budget_full(rules)
+        self.in_flight = 0
+        self.free_again = 0
+        """When its rate limit lets the next attempt start."""
+        self.rested_until = 0
+        """Until when it has asked not to be called at all."""
+        self.disabled = False
+        self.waiting: dict[int, Delivery] = {}
+        self.parked: Ranked = []
+        """Due deliveries that the endpoint blocks."""
+        self.wake_at = FOREVER
+
+    def blocked(self, now: int) -> int:
+        """Why no attempt may start now: a wait cause, 0 if one may."""
+        if self.disabled:
+            return DISABLED
+        if self.in_flight >= self.member.max_in_flight:
+            return SLOT
+        if self.health.breaker != policy.CLOSED and policy.breaker_blocks(self.health, now):
+            return BREAKER
+        if now < self.rested_until:
+            return RETRY_AFTER
+        if now < self.free_again:
+            return RATE
+        return 0
+
+    def blocked_until(self, cause: int) -> int:
+        """When time alone ends a block; ``FOREVER``: it takes more than time."""
+        if cause == BREAKER and self.health.breaker == policy.OPEN:
+            return self.health.opened_until
+        if cause == RETRY_AFTER:
+            return self.rested_until
+        return self.free_again if cause == RATE else FOREVER
+
+
+class Dispatcher:
+    """The sender's queues and workers. ``vanish`` is called with a delivery whose object is gone at its start."""
+
+    def __init__(self, env: Clock, model: Model, vanish: Callable[[Delivery], None]) -> None:
+        self.env = env
+        self.model = model
+        self.vanish = vanish
+        rules = model.scenario.dispatcher
+        self.per_tier = rules.discipline == "per_tier"
+        self.ordering = rules.ordering
+        workers = [] if self.per_tier else [model.workers_at()[0][1]]
+        if rules.lanes is not None:
+            workers = [rules.lanes.first, rules.lanes.retries]
+        self.lanes = [Lane(count) for count in workers]
+        self.tiers: dict[tuple[int, int], Tier] = {}
+        self.looking: dict[Tier, None] = {}
+        """Tiers whose free workers have yet to look at their queue."""
+        self.held_due: Ranked = []
+        self.streams: dict[tuple[int, ...], Queue] = {}
+        self.pending = False
+        if not self.per_tier and rules.lanes is None:
+            for (_, before), (start, count) in itertools.pairwise(model.workers_at()):
+                env.call(start, clock.WORKERS, 0, functools.partial(self.change_workers, count - before))
+
+    # ----------------------------------------------------------------- the way in
+
+    def arrange(self, delivery: Delivery, source: int, key: int) -> None:
+        """Give a new delivery its place in the order of its key or endpoint."""
+        if self.ordering != "none":
+            index = delivery.endpoint.index
+            name = (index,) if self.ordering == "endpoint" else (index, source, key)
+            delivery.stream = self.streams.setdefault(name, deque())
+            delivery.stream.append(delivery)
+
+    def enter(self, delivery: Delivery) -> None:
+        """A delivery begins to wait for its next attempt."""
+        delivery.endpoint.waiting[delivery.number] = delivery
+        delivery.cause = 0
+        if self.per_tier:
+            name = (delivery.endpoint.member.policy, delivery.attempts + 1)
+            tier = self.tiers.get(name)
+            if tier is None:
+                tier = self.tiers[name] = Tier(self.model.tier_workers(delivery.attempts + 1))
+            delivery.tier = tier
+            tier.queue.append(delivery)
+            self.look(tier)
+
+    def offer(self, delivery: Delivery) -> simpy.Event:
+        """A delivery has come due; the event is its turn."""
+        delivery.is_due = True
+        delivery.turn = self.env.event()
+        if not self.per_tier and delivery.stream is not None and delivery.stream[0] is not delivery:
+            delivery.cause = ORDER
+        else:
+            self.compete(delivery)
+        return delivery.turn
+
+    def compete(self, delivery: Delivery) -> None:
+        """Take part in the next dispatch."""
+        if not self.per_tier:
+            lane = self.lane(delivery.attempts + 1)
+            push(lane.ready, delivery)
+            if lane.free > 0:
+                self.wake()
+        elif delivery.held:
+            push(self.held_due, delivery)
+            self.wake()
+        elif delivery.cause:
+            assert delivery.tier is not None
+            push(delivery.tier.returned, delivery)
+            self.look(delivery.tier)
+
+    def lane(self, attempt_number: int) -> Lane:
+        """The pool that serves an attempt number: with lanes, the second serves all retries."""
+        return self.lanes[0] if attempt_number == 1 else self.lanes[-1]
+
+    def look(self, tier: Tier) -> None:
+        """Let a tier's free workers look at its queue."""
+        if tier.free > 0:
+            self.looking[tier] = None
+            self.wake()
+
+    # ----------------------------------------------------------------- dispatch
+
+    def wake(self) -> None:
+        """Dispatch once everything else at this instant has happened."""
+        if not self.pending:
+            self.pending = True
+            self.env.call(self.env.now, clock.DISPATCH, 0, self.dispatch)
+
+    def dispatch(self, _moment: simpy.Event) -> None:
+        """Start all that can start, in order of (due, id)."""
+        self.pending = False
+        following = self.next_held if self.per_tier else self.next_ready
+        while (delivery := following()) is not None:
+            self.start_or_park(delivery)
+
+    def next_ready(self) -> Delivery | None:
+        """The first due delivery of the lanes that have a free worker."""
+        best: Lane | None = None
+        for lane in self.lanes:
+            ready = lane.ready
+            while ready and ready[0][2].state != policy.WAITING:
+                heappop(ready)
+            if ready and lane.free > 0 and (best is None or ready[0] < best.ready[0]):
+                best = lane
+        return None if best is None else heappop(best.ready)[2]
+
+    def next_held(self) -> Delivery | None:
+        """The first due delivery that a worker of its tier holds, once free workers have taken what they can."""
+        while self.looking:
+            tier = next(iter(self.looking))
+            head = tier.head() if tier.free > 0 else None
+            if head is None:
+                del self.looking[tier]
+                continue
+            tier.free -= 1
+            head.held = True
+            if head.is_due:
+                push(self.held_due, head)
+        return pop_waiting(self.held_due)
+
+    def start_or_park(self, delivery: Delivery) -> None:
+        """Give a due delivery its turn, or set it aside until what blocks it has gone."""
+        now = self.env.now
+        endpoint = delivery.endpoint
+        if delivery.stream is not None and delivery.stream[0] is not delivery:
+            delivery.cause = ORDER
+            self.let_go(delivery)
+            return
+        cause = endpoint.blocked(now)
+        if cause:
+            delivery.cause = cause
+            self.let_go(delivery)
+            push(endpoint.parked, delivery)
+            self.wake_endpoint(endpoint, endpoint.blocked_until(cause))
+            return
+        if delivery.deleted_at <= now:
+            self.let_go(delivery)
+            self.vanish(delivery)
+        else:
+            self.start(delivery, now)
+        self.release(endpoint)
+
+    def start(self, delivery: Delivery, now: int) -> None:
+        """A worker takes a delivery: its process goes on."""
+        endpoint = delivery.endpoint
+        if delivery.due == now:
+            delivery.cause = 0
+        elif not delivery.cause:
+            delivery.cause = HEAD_OF_LINE if self.per_tier else WORKER
+        delivery.attempts += 1
+        delivery.state = policy.IN_FLIGHT
+        delivery.held = delivery.is_due = False
+        if not self.per_tier:
+            self.lane(delivery.attempts).free -= 1
+        del endpoint.waiting[delivery.number]
+        endpoint.in_flight += 1
+        if endpoint.health.breaker == policy.OPEN:
+            delivery.probe = True
+            endpoint.health = policy.start_probing(endpoint.health)
+        if endpoint.member.rate_interval:
+            endpoint.free_again = now + endpoint.member.rate_interval
+        delivery.turn.succeed()
+
+    # ----------------------------------------------------------------- the way out
+
+    def let_go(self, delivery: Delivery) -> None:
+        """A worker that holds a delivery gives it up: what is blocked or dropped holds no worker."""
+        if delivery.held:
+            delivery.held = False
+            assert delivery.tier is not None
+            delivery.tier.free += 1
+            self.look(delivery.tier)
+
+    def finish(self, delivery: Delivery) -> None:
+        """An attempt has ended: its worker and its slot are free."""
+        delivery.endpoint.in_flight -= 1
+        if delivery.tier is not None:
+            delivery.tier.free += 1
+            self.look(delivery.tier)
+        else:
+            lane = self.lane(delivery.attempts)
+            lane.free += 1
+            if lane.ready:
+                self.wake()
+
+    def forget(self, delivery: Delivery) -> None:
+        """A delivery has been settled: it waits no more, and its successor may go."""
+        self.let_go(delivery)
+        delivery.is_due = False
+        delivery.endpoint.waiting.pop(delivery.number, None)
+        stream = delivery.stream
+        if stream is not None and stream[0] is delivery:
+            while stream and stream[0].settled != NOT_YET:
+                stream.popleft()
+            if stream and stream[0].is_due:
+                self.compete(stream[0])
+
+    def release(self, endpoint: Endpoint) -> None:
+        """Let the first delivery that was set aside compete again, if nothing blocks it any more."""
+        if endpoint.parked:
+            cause = endpoint.blocked(self.env.now)
+            if cause:
+                self.wake_endpoint(endpoint, endpoint.blocked_until(cause))
+            elif (delivery := pop_waiting(endpoint.parked)) is not None:
+                self.compete(delivery)
+
+    def wake_endpoint(self, endpoint: Endpoint, until: int) -> None:
+        """Look again at what was set aside once time has ended the block."""
+        if until < endpoint.wake_at:
+            endpoint.wake_at = until
+            self.env.call(until, clock.ENDPOINT, endpoint.index, lambda _: self.woken(endpoint, until))
+
+    def woken(self, endpoint: Endpoint, at: int) -> None:
+        """The time of ``wake_endpoint`` has come."""
+        if endpoint.wake_at == at:  # or else an earlier one was found meanwhile
+            endpoint.wake_at = FOREVER
+            self.release(endpoint)
+
+    def change_workers(self, change: int, _moment: simpy.Event) -> None:
+        """The number of workers changes; an attempt under way is finished all the same."""
+        lane = self.lanes[0]
+        lane.free += change
+        if lane.free > 0 and lane.ready:
+            self.wake()

@@ -1,0 +1,152 @@
+"""A run in a folder: its scenario, seed, tables, figures and picture, written whole or not at all.
+
+The folder holds ``scenario.yaml`` (complete: it repeats the run, seed included, anywhere), ``replay/`` (the
+recordings it plays, if any), ``attempts``, ``deliveries``, ``samples`` and ``polls`` (Parquet or CSV),
+``metrics.json``, ``meta.json`` and ``overview.png``; and ``.hooklab``, by which a later run knows that it may
+be replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sim import yamlio
+from sim.errors import Problem, ScenarioError
+
+if TYPE_CHECKING:
+    from sim.result import Result
+    from sim.scenario import Scenario
+
+MARKER = ".hooklab"
+_MARKED = "Written by hooklab. A run with the same --out replaces this folder and all that is in it.\n"
+TABLE_FORMATS = ("parquet", "csv")
+
+
+def save(result: Result, folder: Path, table_format: str = "parquet") -> None:
+    """Write a run into a folder; one that hooklab wrote earlier is replaced.
+
+    Everything is written beside the folder first and then moved: whatever goes wrong, an earlier folder stays
+    as it was.
+
+    Raises:
+        ScenarioError: the folder must not be replaced, cannot be made, or the format is unknown.
+        OSError: writing failed.
+    """
+    require_format(table_format)
+    require_replaceable(folder)
+    with _replacing(folder.resolve()) as new:
+        (new / MARKER).write_text(_MARKED, encoding="utf-8")
+        _write_scenario(result, new)
+        result.trace.save(new, table_format)
+        figures = json.dumps(result.to_json(), indent=1, allow_nan=False)
+        (new / "metrics.json").write_text(figures + "\n", encoding="utf-8")
+        from sim.plots import png
+
+        (new / "overview.png").write_bytes(png(result.plot()))
+
+
+def require_format(table_format: str) -> None:
+    """Refuse a table format that is none."""
+    if table_format not in TABLE_FORMATS:
+        raise ScenarioError([Problem("format", table_format, f"must be {' or '.join(TABLE_FORMATS)}")])
+
+
+def require_replaceable(folder: Path) -> None:
+    """Refuse a folder that a run could not or must not become. Leaves nothing behind.
+
+    Raises:
+        ScenarioError: it is no folder, holds what hooklab did not write, or cannot be made where it is.
+    """
+    try:
+        target = folder.resolve()
+        if target.is_dir():
+            if Path.cwd().is_relative_to(target):
+                raise _refused(
+                    folder, "holds the current folder and cannot be replaced; name a folder inside it"
+                )
+            if target.is_mount():
+                raise _refused(folder, "is a mount point and cannot be replaced; name a folder inside it")
+            if any(target.iterdir()) and not (target / MARKER).is_file():
+                rule = (
+                    f"is not empty and was not written by hooklab (it has no {MARKER}); name another folder"
+                )
+                raise _refused(folder, rule)
+        elif target.exists():
+            raise _refused(folder, "is not a folder; name a folder")
+        # permission bits do not tell what root, quotas and read-only mounts allow: trying does
+        tempfile.TemporaryDirectory(dir=_existing(target.parent), prefix=MARKER).cleanup()
+    except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
+        reason = getattr(error, "strerror", None) or error
+        raise _refused(folder, f"cannot be written: {reason}") from None
+
+
+def _refused(folder: Path, rule: str) -> ScenarioError:
+    return ScenarioError([Problem("out", str(folder), rule)])
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+@contextmanager
+def _replacing(target: Path) -> Iterator[Path]:
+    """A new folder to fill, which takes the place of ``target`` at the end, or vanishes if that fails."""
+    made = [path for path in (target.parent, *target.parent.parents) if not path.exists()]
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(
+            dir=target.parent, prefix=f"{MARKER}-", ignore_cleanup_errors=True
+        ) as workplace:
+            new, old = Path(workplace, "new"), Path(workplace, "old")
+            new.mkdir()
+            yield new
+            try:
+                if target.exists():
+                    target.rename(old)
+                new.rename(target)
+            except BaseException:
+                if old.exists() and not target.exists():
+                    old.rename(target)
+                raise
+    except BaseException:
+        for path in made:  # the deepest first, while they are empty
+            if path.is_dir() and not any(path.iterdir()):
+                path.rmdir()
+        raise
+
+
+# --------------------------------------------------------------------------- the scenario
+
+
+def _write_scenario(result: Result, folder: Path) -> None:
+    """``scenario.yaml`` with the seed of the run, and a copy of every recording that it plays."""
+    seeded = {"name": result.scenario.name, "seed": result.seed}
+    mapping = seeded | result.scenario.to_mapping() | seeded
+    names: dict[Path, str] = {}
+    for replay in _replays(mapping):
+        source = result.scenario.folder / replay["file"]
+        if source not in names:
+            names[source] = f"replay/{len(names)}-{source.name}"
+            (folder / "replay").mkdir(exist_ok=True)
+            shutil.copyfile(source, folder / names[source])
+        replay["file"] = names[source]
+    (folder / "scenario.yaml").write_text(yamlio.dump(mapping), encoding="utf-8")
+
+
+def _replays(mapping: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The blocks of a scenario that name a recording."""
+    for producer in mapping["producers"].values():
+        if "replay" in producer["arrivals"]:
+            yield producer["arrivals"]["replay"]
+    for receiver in mapping.get("receivers", {}).values():
+        faults: Sequence[dict[str, Any]] = receiver.get("faults", ())
+        for fault in faults:
+            if "replay" in fault.get("outage", {}):
+                yield fault["outage"]["replay"]
