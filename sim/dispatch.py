@@ -117,6 +117,7 @@ class Endpoint:
         self.member = member
         self.policy = rules
         self.health = policy.healthy()
+        self.watched = rules is not None and policy.watches_health(rules)
         self.budget = policy.Budget(0.0, 0) if rules is None else policy.budget_full(rules)
         self.in_flight = 0
         self.free_again = 0
@@ -124,7 +125,6 @@ class Endpoint:
         self.rested_until = 0
         """Until when it has asked not to be called at all."""
         self.disabled = False
-        self.waiting: dict[int, Delivery] = {}
         self.parked: Ranked = []
         """Due deliveries that the endpoint blocks."""
         self.wake_at = FOREVER
@@ -166,6 +166,7 @@ class Dispatcher:
         if rules.lanes is not None:
             workers = [rules.lanes.first, rules.lanes.retries]
         self.lanes = [Lane(count) for count in workers]
+        """The pool of first attempts and the pool of retries; usually one for both."""
         self.tiers: dict[tuple[int, int], Tier] = {}
         self.looking: dict[Tier, None] = {}
         """Tiers whose free workers have yet to look at their queue."""
@@ -188,7 +189,6 @@ class Dispatcher:
 
     def enter(self, delivery: Delivery) -> None:
         """A delivery begins to wait for its next attempt."""
-        delivery.endpoint.waiting[delivery.number] = delivery
         delivery.cause = 0
         if self.per_tier:
             name = (delivery.endpoint.member.policy, delivery.attempts + 1)
@@ -225,7 +225,7 @@ class Dispatcher:
             self.look(delivery.tier)
 
     def lane(self, attempt_number: int) -> Lane:
-        """The pool that serves an attempt number: with lanes, the second serves all retries."""
+        """The pool that serves an attempt number."""
         return self.lanes[0] if attempt_number == 1 else self.lanes[-1]
 
     def look(self, tier: Tier) -> None:
@@ -308,7 +308,6 @@ class Dispatcher:
         delivery.held = delivery.is_due = False
         if not self.per_tier:
             self.lane(delivery.attempts).free -= 1
-        del endpoint.waiting[delivery.number]
         endpoint.in_flight += 1
         if endpoint.health.breaker == policy.OPEN:
             delivery.probe = True
@@ -343,7 +342,6 @@ class Dispatcher:
         """A delivery has been settled: it waits no more, and its successor may go."""
         self.let_go(delivery)
         delivery.is_due = False
-        delivery.endpoint.waiting.pop(delivery.number, None)
         stream = delivery.stream
         if stream is not None and stream[0] is delivery:
             while stream and stream[0].settled != NOT_YET:

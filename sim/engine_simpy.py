@@ -66,12 +66,12 @@ class Simulation:
             if (own := _own_receiver(model, member, receivers)) is not None
         }
         self.mailboxes: dict[int, list[Delivery]] = {}
-        self.deliveries: list[Delivery] = []
+        self.open: dict[int, Delivery] = {}
         # flat rows of 64-bit numbers: millions of tuples would keep Python's garbage collector busy
         self.events: array[int] = array("q")
+        self.deliveries: array[int] = array("q")
         self.attempts: array[int] = array("q")
         self.polls: array[int] = array("q")
-        self.unsettled = 0
         self.producing = len(model.sources)
         self.over = self.env.event()
 
@@ -116,16 +116,16 @@ class Simulation:
                     self.create(row, source, index, key, self.endpoints[member])
         yield env.at(model.horizon, clock.EVENT, source)
         self.producing -= 1
-        if not self.unsettled and not self.producing:
+        if not self.open and not self.producing:
             self.finish()
 
     def create(self, event: int, source: int, index: int, key: int, endpoint: Endpoint) -> None:
         """A new delivery, unless it is over before it begins."""
         now = self.env.now
         word = (self.model.sources[source].word + index) & dice.MASK
-        delivery = Delivery(len(self.deliveries), event, word, now, endpoint)
-        self.deliveries.append(delivery)
-        self.unsettled += 1
+        delivery = Delivery(len(self.deliveries) // len(DELIVERY_COLUMNS), event, word, now, endpoint)
+        self.deliveries.extend((event, endpoint.index, policy.WAITING, 0, NOT_YET, NOT_YET, NOT_YET))
+        self.open[delivery.number] = delivery
         rules = endpoint.policy
         if rules is None:
             self.mailboxes.setdefault(endpoint.index, []).append(delivery)
@@ -177,8 +177,10 @@ class Simulation:
         else:
             finished = answered
         row = len(self.attempts)
-        self.attempts.extend((delivery.number, number, number, delivery.due, started, NOT_YET, NO_OUTCOME, 0))
-        self.attempts.extend((processed, served, delivery.cause))
+        cause, due = delivery.cause, delivery.due
+        self.attempts.extend(
+            (delivery.number, number, number, due, started, NOT_YET, NO_OUTCOME, 0, processed, served, cause)
+        )
 
         yield env.at(finished, clock.ATTEMPT, delivery.number)
         action = policy.verdict(rules, code)
@@ -193,7 +195,7 @@ class Simulation:
         """What an attempt that has ended means for its endpoint and for the delivery."""
         now, endpoint = self.env.now, delivery.endpoint
         failed = action != policy.SUCCESS
-        if policy.watches_health(rules):
+        if endpoint.watched:
             endpoint.health = policy.health_after(rules, endpoint.health, now, failed, delivery.probe)
             delivery.probe = False
         if not failed:
@@ -241,8 +243,9 @@ class Simulation:
         delivery.state = state
         delivery.settled = self.env.now
         self.dispatcher.forget(delivery)
-        self.unsettled -= 1
-        if not self.unsettled and not self.producing:
+        self.record(delivery)
+        del self.open[delivery.number]
+        if not self.open and not self.producing:
             self.finish()
 
     def vanish(self, delivery: Delivery) -> None:
@@ -253,8 +256,9 @@ class Simulation:
         """Switch an endpoint off: what waits for it is dropped, or held until the end of the run."""
         endpoint.disabled = True
         if not rules.disable_holds:
-            for number in sorted(endpoint.waiting):
-                self.settle(endpoint.waiting[number], policy.DROPPED)
+            for delivery in list(self.open.values()):  # in order of creation
+                if delivery.endpoint is endpoint and delivery.state == policy.WAITING:
+                    self.settle(delivery, policy.DROPPED)
 
     def require_progress(self, delivery: Delivery, due_before: int) -> None:
         """Refuse retries without a gap against a receiver that fails in no time: time would stand still."""
@@ -309,15 +313,22 @@ class Simulation:
 
     # ----------------------------------------------------------------- results
 
+    def record(self, delivery: Delivery) -> None:
+        """Write down how a delivery stands."""
+        row = delivery.number * len(DELIVERY_COLUMNS)
+        self.deliveries[row + 2] = delivery.state
+        self.deliveries[row + 3] = delivery.attempts
+        self.deliveries[row + 4] = delivery.delivered
+        self.deliveries[row + 5] = delivery.settled
+        self.deliveries[row + 6] = delivery.due if delivery.state == policy.WAITING else NOT_YET
+
     def columns(self) -> Columns:
         """What was recorded, as integers."""
-        deliveries = array("q")
-        for d in self.deliveries:
-            due = d.due if d.state == policy.WAITING else NOT_YET
-            deliveries.extend((d.event, d.endpoint.index, d.state, d.attempts, d.delivered, d.settled, due))
+        for delivery in self.open.values():
+            self.record(delivery)
         return Columns(
             events=_rows(self.events, EVENT_COLUMNS),
-            deliveries=_rows(deliveries, DELIVERY_COLUMNS),
+            deliveries=_rows(self.deliveries, DELIVERY_COLUMNS),
             attempts=_rows(self.attempts, ATTEMPT_COLUMNS),
             polls=_rows(self.polls, POLL_COLUMNS),
             ended=self.env.now,

@@ -21,7 +21,6 @@ from sim.errors import Problem, ScenarioError
 
 if TYPE_CHECKING:
     from sim.result import Result
-    from sim.scenario import Scenario
 
 MARKER = ".hooklab"
 _MARKED = "Written by hooklab. A run with the same --out replaces this folder and all that is in it.\n"

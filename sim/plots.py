@@ -35,13 +35,30 @@ TIERS = 6
 """Tiers drawn one by one; the later ones are one area."""
 POINTS = 240
 """Points of a line at most: each is a mean of neighbouring samples."""
-_OUTAGE = {"facecolor": "0.9", "edgecolor": "0.6", "hatch": "////", "linewidth": 1.5, "zorder": 0.5}
-_GREYS = ("0.15", "0.85", "0.45", "0.95", "0.65", "0.3", "0.75")
-_HATCHES = ("", "....", "", "xxxx", "\\\\\\\\", "||||", "----")
+_OUTAGE: dict[str, Any] = {"facecolor": "0.93", "edgecolor": "0.75", "hatch": "//", "zorder": 0.5}
+_GREYS = ("0.15", "0.85", "0.45", "0.95", "0.65", "0.3", "0.75", "0.98")
+_HATCHES = ("", "....", "", "xxxx", "\\\\", "||||", "----", "oooo")
+_LINES: tuple[dict[str, Any], ...] = (
+    {"color": "0.55", "linewidth": 2.2},
+    {"color": "black", "linewidth": 1.4, "linestyle": (0, (4, 2))},
+)
 _LATENCY_TICKS = {
-    **{1e-6: "1 μs", 1e-5: "10 μs", 1e-4: "100 μs", 1e-3: "1 ms", 1e-2: "10 ms", 0.1: "100 ms", 1.0: "1 s"},
-    **{10.0: "10 s", 60.0: "1 min", 600.0: "10 min", 3600.0: "1 h", 21_600.0: "6 h", 86_400.0: "1 d"},
-    **{864_000.0: "10 d", 8_640_000.0: "100 d", 86_400_000.0: "1,000 d"},
+    1e-6: "1 μs",
+    1e-5: "10 μs",
+    1e-4: "100 μs",
+    1e-3: "1 ms",
+    1e-2: "10 ms",
+    0.1: "100 ms",
+    1.0: "1 s",
+    10.0: "10 s",
+    60.0: "1 min",
+    600.0: "10 min",
+    3600.0: "1 h",
+    21_600.0: "6 h",
+    86_400.0: "1 d",
+    864_000.0: "10 d",
+    8_640_000.0: "100 d",
+    86_400_000.0: "1,000 d",
 }
 """Where a logarithmic axis of time is labelled, s."""
 
@@ -91,7 +108,8 @@ def latency_cdf(trace: Trace, ax: Axes) -> None:
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set_ylim(0, 1.02)
     if not len(latencies):
-        _say(ax, "no delivery was processed")
+        left_out = _left_out(inside["state"].astype(str))
+        _say(ax, "no delivery was processed" + (f"\n{left_out}" if left_out else ""))
         return
     # a logarithm has no zero: what took no time is drawn at the left edge
     lowest = max(float(latencies[0]), 1e-3 if latencies[-1] >= 2e-3 else 1e-7)
@@ -111,7 +129,7 @@ def latency_cdf(trace: Trace, ax: Axes) -> None:
         ax.plot([drawn, drawn], [0, quantile], color="0.35", linestyle=style, linewidth=1.5)
         text = f"{label}  {shown_duration(value)}"
         ax.plot(drawn, quantile, marker, color="black", markersize=7, label=text, clip_on=False)
-    _legend(ax, "best", _left_out(inside["state"].astype(str)))
+    _legend(ax, _left_out(inside["state"].astype(str)))
 
 
 def backlog(trace: Trace, ax: Axes) -> None:
@@ -136,7 +154,7 @@ def backlog(trace: Trace, ax: Axes) -> None:
         _say(ax, "nothing waited at any sample")
     _from_zero(ax)
     _shade(trace, ax)
-    _legend(ax, "best")
+    _legend(ax)
 
 
 def rates(trace: Trace, ax: Axes) -> None:
@@ -169,9 +187,11 @@ def _say(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=TITLE)
 
 
-def _legend(ax: Axes, where: str, title: str | None = None) -> None:
+def _legend(ax: Axes, title: str | None = None) -> None:
+    """A legend where it hides least, if there is anything to tell apart."""
     if ax.get_legend_handles_labels()[1]:
-        ax.legend(loc=where, title=title, fontsize=TEXT, title_fontsize=TEXT, framealpha=0.9, edgecolor="0.7")
+        legend = ax.legend(loc="best", title=title, fontsize=TEXT, framealpha=0.9, edgecolor="0.7")
+        legend.get_title().set_fontsize(TEXT)
 
 
 def _from_zero(ax: Axes) -> None:
@@ -182,10 +202,11 @@ def _from_zero(ax: Axes) -> None:
 
 def _left_out(state: Any) -> str | None:
     """What the curve does not hold: deliveries that got lost, or were unfinished at the end."""
-    lost, unsettled = (float(state.isin(which).mean()) for which in (LOST, ("waiting", "in_flight")))
-    parts = [
-        f"{name} {shown_share(share)}" for name, share in (("lost", lost), ("unsettled", unsettled)) if share
-    ]
+    parts = []
+    for name, states in (("lost", LOST), ("unsettled", ("waiting", "in_flight"))):
+        found = int(state.isin(states).sum())
+        if found:
+            parts.append(f"{name} {shown_share(found / len(state))}")
     return ", ".join(parts) or None
 
 
@@ -238,16 +259,12 @@ def _samples(samples: Any, until: float, wanted: dict[str, list[str]]) -> tuple[
 
 def _lines(trace: Trace, samples: Any, ax: Axes, wanted: dict[str, str]) -> None:
     times, columns = _samples(samples, _shown_until(trace), {label: [name] for label, name in wanted.items()})
-    looks = (
-        {"color": "0.55", "linewidth": 2.2},
-        {"color": "black", "linewidth": 1.4, "linestyle": (0, (4, 2))},
-    )
     _time_axis(trace, ax)
-    for (label, levels), look in zip(columns.items(), looks, strict=True):
+    for (label, levels), look in zip(columns.items(), _LINES, strict=True):
         ax.plot(times, levels, label=label, **look)
     _from_zero(ax)
     _shade(trace, ax)
-    _legend(ax, "best")
+    _legend(ax)
 
 
 def _time_axis(trace: Trace, ax: Axes) -> None:

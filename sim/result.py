@@ -172,11 +172,12 @@ def run(
     if stream:
         raise ScenarioError("stream needs the compiled engine, which this version does not have")
     loaded = load(scenario, overrides)
-    from sim import engine_simpy, model, trace
+    from sim import engine_simpy, jit, model, trace
 
     built = model.build(loaded, seed, arrivals)
     warnings = loaded.warnings()
     tell = None if progress is None else (lambda now: progress(min(now / built.horizon, 1.0)))
+    jit.prepare()
     begun = time.perf_counter()
     columns = engine_simpy.run(built, receivers, tell)
     wall_s = time.perf_counter() - begun

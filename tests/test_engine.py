@@ -518,7 +518,7 @@ def busy(**changes: Any) -> dict[str, Any]:
     """A world with luck of every sort: arrivals, keys, types, latencies, faults, outages, jitter."""
     mapping = {
         "seed": 11,
-        "horizon": "200s",
+        "horizon": "120s",
         "drain": "400s",
         "producers": {
             "p": {
@@ -576,7 +576,7 @@ def test_same_seed_gives_the_same_tables(run: Run) -> None:
     assert_same(first, run(busy()))
     assert_same(first, run(busy(seed=12), seed=11))
     assert not run(busy(seed=12)).attempts.equals(first.attempts)
-    assert len(first.deliveries) > 1000
+    assert len(first.deliveries) > 800
     assert first.metrics["attempts_per_delivery"] > 1.1
 
 
@@ -611,7 +611,7 @@ def test_policies_meet_the_same_world(run: Run) -> None:
     other = base | {"endpoints": {"e": {"count": 3, "policy": "n", "receiver": "r"}}}
     left, right = luck(run(base)), luck(run(other))
     both = left.index.intersection(right.index)
-    assert len(both) > 1500
+    assert len(both) > 900
     assert len(both) < len(left)
     pd.testing.assert_frame_equal(left.loc[both], right.loc[both])
 
@@ -813,7 +813,7 @@ def test_arguments_that_cannot_be_are_refused(arguments: dict[str, Any], message
 def test_progress_is_told_as_a_share_of_the_horizon(run: Run) -> None:
     """A long run reports now and then, never above 1 and never backwards."""
     told: list[float] = []
-    run(busy(horizon="600s"), progress=told.append)
+    run(busy(), progress=told.append)
     assert told
     assert told == sorted(told)
     assert 0 < told[0] <= told[-1] <= 1
@@ -828,7 +828,7 @@ def test_schedule_under_which_time_stands_still_is_refused(run: Run) -> None:
         policies=policy({"delay": "0s", "times": "forever"}),
         receivers={"r": {"latency": "0s", "faults": [{"error": {"probability": 1.0}}]}},
     )
-    with pytest.raises(sim.ScenarioError, match=r"policies\.m\.schedule .*e:0 .*at 0 s; give a gap"):
+    with pytest.raises(sim.ScenarioError, match=r"policies\.m\.schedule .*e:0 .*10,000 attempts .*at 0 s"):
         run(mapping)
 
 

@@ -10,6 +10,7 @@ What is not compared, and why, stands in ``NOT_COMPARED`` and ``NOT_SIMULATED``.
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Mapping
@@ -24,7 +25,6 @@ import sim
 from sim import series
 from sim.result import Result
 
-SEED = 1
 OPEN = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "open.json"
 
 NOT_SIMULATED = {
@@ -46,12 +46,13 @@ NOT_COMPARED = {
 
 @dataclass(frozen=True)
 class Row:
-    """A line of ``open.json``, and the size n at which it is run here."""
+    """A row of ``open.json``, the size n at which it is run here, and its seed."""
 
     params: Mapping[str, Any]
     expected: Mapping[str, Mapping[str, float | None]]
     n: int
     n_ref: int
+    seed: int
 
     def value(self, key: str) -> float:
         """The value in theory."""
@@ -129,6 +130,7 @@ def error(probability: float, latency_s: float | None = None) -> dict[str, Any]:
 
 
 def world(
+    row: Row,
     arrivals: Mapping[str, Any],
     horizon_s: float,
     policy: Mapping[str, Any],
@@ -140,13 +142,13 @@ def world(
     endpoint: Mapping[str, Any] | None = None,
     objects: Mapping[str, Any] | None = None,
 ) -> Result:
-    """Run one producer with one key and one endpoint group."""
+    """Run one producer with one key and one endpoint group, with the luck of the row."""
     producer: dict[str, Any] = {"arrivals": dict(arrivals), "keys": {"count": 1}}
     if objects is not None:
         producer["objects"] = dict(objects)
     scenario: dict[str, Any] = {
         "name": "oracle",
-        "seed": SEED,
+        "seed": row.seed,
         "kind": "steady" if warmup_s else "terminating",
         "horizon": span(horizon_s),
         "warmup": span(warmup_s),
@@ -236,6 +238,7 @@ def mmc(row: Row) -> Figures:
     """M/M/c: Poisson events, c workers, an endpoint with exponential latency, no retries."""
     p = row.params
     result = world(
+        row,
         **poisson(p["lam"], row.n),
         policy=ONCE,
         receiver={"latency": distribution({"dist": "exp", "mean": 1 / p["mu"]})},
@@ -250,6 +253,7 @@ def mg1(row: Row) -> Figures:
     """M/G/1 and M/D/1: one worker."""
     service = row.params.get("service") or {"dist": "det", "mean": row.params["D"]}
     result = world(
+        row,
         **poisson(row.params["lam"], row.n),
         policy=ONCE,
         receiver={"latency": distribution(service)},
@@ -262,6 +266,7 @@ def mmck(row: Row) -> Figures:
     """M/M/c/K at the receiver: c servers, a backlog of K − c, the rest refused with 503."""
     p = row.params
     result = world(
+        row,
         **poisson(p["lam"], row.n),
         policy=ONCE,
         receiver={
@@ -288,9 +293,7 @@ def mmck(row: Row) -> Figures:
     ) | {
         # the busy servers vary less than those of M/M/∞, whose mean over time has the variance 2a²/n
         "l": Figure(queued + busy, row.tolerance("lq") + load * math.sqrt(2) * count),
-        "goodput": Figure(
-            result.metrics["goodput_per_s"], p["lam"] * (row.tolerance("p_loss") + count)
-        ),
+        "goodput": Figure(result.metrics["goodput_per_s"], p["lam"] * (row.tolerance("p_loss") + count)),
     }
 
 
@@ -300,6 +303,7 @@ def feedback_mmc(row: Row) -> Figures:
     most = p.get("max_attempts")
     retries = {"delay": "0s", "times": "forever" if most is None else most - 1}
     result = world(
+        row,
         **poisson(p["lam"], row.n),
         drain_s=3600.0,
         policy={"schedule": ["0s", retries]},
@@ -343,6 +347,7 @@ def dispatcher_bcmp(row: Row) -> Figures:
     length_s = sum(p["delays"])
     n = row.n
     result = world(
+        row,
         arrivals={"poisson": rate(p["lam"])},
         horizon_s=n / p["lam"] + 1.25 * length_s,
         warmup_s=1.25 * length_s,
@@ -377,6 +382,7 @@ def retrial(row: Row) -> Figures:
     service = p.get("service") or {"dist": "exp", "mean": 1 / p["mu"]}
     retries = {"delay": span(1 / p["theta"]), "times": "forever"}
     result = world(
+        row,
         **poisson(p["lam"], row.n),
         drain_s=3600.0,
         policy={"schedule": ["0s", retries], "jitter": "exponential"},
@@ -417,7 +423,7 @@ def empty_share(result: Result, batches: int = 20) -> Figure:
     shares = np.array(
         [
             series.held(times[:-1][idle], times[1:][idle], low, high) / (high - low)
-            for low, high in zip(edges[:-1], edges[1:], strict=True)
+            for low, high in itertools.pairwise(edges.tolist())
         ]
     )
     # four standard deviations in 20 batches: Student's t at the same probability is 5.0
@@ -432,6 +438,7 @@ def schedule_iid(row: Row) -> Figures:
     p = row.params
     fail_s, ok_s = p.get("a_fail", 0.0), p.get("a_ok", 0.0)
     result = world(
+        row,
         **poisson(1.0, row.n, warmup_share=0.0),
         policy={"schedule": schedule(p["delays"])},
         receiver={"latency": span(ok_s), "faults": [error(p["q"], fail_s)]},
@@ -469,6 +476,7 @@ def duplicates(row: Row) -> Figures:
         receiver["dedupe"] = {"window": span(p["dedupe_ttl"])}
     delays = p.get("delays", [0.0] * (p["max_attempts"] - 1))
     result = world(
+        row,
         **poisson(10.0, row.n, warmup_share=0.0),
         policy={"schedule": schedule(delays), "timeout": span(p["timeout"])},
         receiver=receiver,
@@ -509,6 +517,7 @@ def outage_ctmc(row: Row) -> Figures:
         faults.append(error(p["f_up"]))
     # an event a cycle on average, as in the reference, on several timelines
     result = world(
+        row,
         arrivals={"poisson": rate(1 / cycle_s)},
         horizon_s=cycle_s * row.n / MEMBERS,
         policy={"schedule": schedule(p["delays"]), "jitter": p.get("jitter", "none")},
@@ -530,6 +539,7 @@ def single_outage(row: Row) -> Figures:
     """Events that all fall into one outage, uniformly."""
     p = row.params
     result = world(
+        row,
         **poisson(row.n / p["D"], row.n, warmup_share=0.0),
         policy={"schedule": schedule(p["delays"])},
         receiver={**AT_ONCE, "faults": [{"outage": {"windows": [["0s", span(p["D"])]]}}]},
@@ -550,6 +560,7 @@ def jitter_total(row: Row) -> Figures:
     if jitter == "decorr":
         jitter = {"decorrelated": {"base": span(p["base"])} | ({"cap": span(cap)} if cap else {})}
     result = world(
+        row,
         **poisson(1.0, row.n, warmup_share=0.0),
         # the longest sum of decorrelated gaps is far beyond that of the schedule
         drain_s=1e6,
@@ -578,6 +589,7 @@ def sync_spike(row: Row) -> Figures:
     for jitter in ("none", "full"):
         repetitions = starts if jitter == "full" else starts[:1]
         result = world(
+            row,
             arrivals={"at": [span(at) for at in repetitions for _ in range(size)]},
             horizon_s=apart_s * len(repetitions),
             policy={"schedule": schedule([gap_s]), "jitter": jitter},
@@ -614,7 +626,7 @@ def retry_budget_load(row: Row) -> Figures:
     receiver = {**AT_ONCE, "faults": [error(p["f"], 0.0)]}
     budget = {"budget": {"ratio": p["deposit"]}}
     results = [
-        world(**poisson(10.0, row.n), policy=policy | extra, receiver=receiver) for extra in (budget, {})
+        world(row, **poisson(10.0, row.n), policy=policy | extra, receiver=receiver) for extra in (budget, {})
     ]
     limited, free = (result.metrics for result in results)
     dead = results[0].deliveries
@@ -634,6 +646,7 @@ def pairs(row: Row, retries: list[Any], gap_s: float) -> Any:
     p = row.params
     each = row.n // MEMBERS
     result = world(
+        row,
         arrivals={"at": [span(at) for i in range(each) for at in (i * gap_s, i * gap_s + p["delta"])]},
         horizon_s=each * gap_s,
         drain_s=gap_s,
@@ -676,6 +689,7 @@ def adjacent_inversion_poisson(row: Row) -> Figures:
     """Neighbours in a Poisson stream of one key, retried until they get through."""
     p = row.params
     result = world(
+        row,
         **poisson(p["lam"], row.n, warmup_share=0.0),
         drain_s=100 * p["d"],
         policy={"schedule": ["0s", {"delay": span(p["d"]), "times": "forever"}]},
@@ -688,6 +702,7 @@ def ordering_poisson(row: Row) -> Figures:
     """A Poisson stream of one key with a finite schedule."""
     p = row.params
     result = world(
+        row,
         **poisson(p["lam"], row.n, warmup_share=0.0),
         policy={"schedule": schedule(p["delays"])},
         receiver={**AT_ONCE, "faults": [error(p["q"], 0.0)]},
@@ -705,10 +720,11 @@ def ordering_exp_latency(row: Row) -> Figures:
     """Latencies alone turn the order around; the pairs are a second run."""
     p = row.params
     receiver = {"latency": distribution({"dist": "exp", "mean": 1 / p["nu"]})}
-    stream = world(**poisson(p["lam"], row.n, warmup_share=0.0), policy=ONCE, receiver=receiver)
+    stream = world(row, **poisson(p["lam"], row.n, warmup_share=0.0), policy=ONCE, receiver=receiver)
     apart_s = 100 / p["nu"]
     count = row.n // 2
     couples = world(
+        row,
         arrivals={"at": [span(at) for i in range(count) for at in (i * apart_s, i * apart_s + p["delta"])]},
         horizon_s=count * apart_s,
         policy=ONCE,
@@ -726,6 +742,7 @@ def fifo_hol(row: Row) -> Figures:
     """Strict order at one endpoint: a delivery waits until the one before is final, gaps included."""
     p = row.params
     result = world(
+        row,
         **poisson(p["lam"], row.n),
         drain_s=1e6,
         policy={"schedule": schedule(p["delays"])},
@@ -757,6 +774,7 @@ def fifo_tier_random_delay(row: Row) -> Figures:
     middle_s, half_s = (p["a"] + p["b"]) / 2, (p["b"] - p["a"]) / 2
     jitter = {"plus_minus": half_s / middle_s} if half_s else "none"
     result = world(
+        row,
         **poisson(p["lam"], row.n),
         policy={"schedule": [span(middle_s)], "jitter": jitter},
         receiver=AT_ONCE,
@@ -777,6 +795,7 @@ def polling(row: Row) -> Figures:
     """An endpoint that fetches what waits for it."""
     p = row.params
     result = world(
+        row,
         **poisson(p["lam"], row.n, warmup_share=0.0), policy=ONCE, receiver=AT_ONCE,
         drain_s=2 * p["P"], endpoint={"mode": {"poll": {"every": span(p["P"])}}},
     )  # fmt: skip
@@ -806,6 +825,7 @@ def thin_payload_miss(row: Row) -> Figures:
     deletions = {"deleted_after": {"exponential": {"mean": span(1 / p["delete_rate"])}}}
     kept, deleted = (
         world(
+            row,
             **poisson(1.0, row.n, warmup_share=0.0),
             policy={"schedule": schedule(p["delays"])},
             receiver={**AT_ONCE, "faults": [error(p["q"], 0.0)]},
@@ -822,7 +842,7 @@ def thin_payload_miss(row: Row) -> Figures:
 
 
 def fluid_drain(row: Row) -> Figures:
-    """c workers, all stopped for D: the backlog and how long it takes to drain.
+    """Workers that are all stopped for D: the backlog and how long it takes to drain.
 
     n is the scale against the reference's 200 events/s: backlog and area shrink with it, times do not.
     """
@@ -831,6 +851,7 @@ def fluid_drain(row: Row) -> Figures:
     arrival, workers, down_s = p["lam"] * scale, round(p["c"] * scale), p["D"]
     start_s = 20.0
     result = world(
+        row,
         arrivals={"poisson": rate(arrival)},
         horizon_s=start_s + down_s + 1.2 * row.value("drain"),
         policy=ONCE,
@@ -865,6 +886,7 @@ def outage_attempt_rate(row: Row) -> Figures:
     edges = np.cumsum([0.0, *p["delays"]])
     steps = np.unique(np.concatenate((edges, edges + p["D"])))
     result = world(
+        row,
         arrivals={"poisson": rate(arrival)},
         horizon_s=max(p["times"]) + width_s,
         policy={"schedule": schedule(p["delays"])},
@@ -883,6 +905,9 @@ def outage_attempt_rate(row: Row) -> Figures:
 PAUSE_S = 60.0
 """When the receiver of the metastable rows stands still."""
 LAST_S = 60.0
+"""The end of the horizon over which goodput and offered load are taken."""
+SHORT_S = 180.0
+"""Horizon of the default suite, where recovery takes until 100 s; a collapse lasts."""
 
 
 def overload(params: Mapping[str, Any], horizon_s: float, seed: int) -> tuple[float, float, float | None]:
@@ -931,13 +956,14 @@ def overload(params: Mapping[str, Any], horizon_s: float, seed: int) -> tuple[fl
     begin = horizon_s - LAST_S
     offered = ((started >= begin) & (started < horizon_s)).sum() / LAST_S
     goodput = ((good >= begin) & (good < horizon_s)).sum() / LAST_S
-    # the first bin of 10 s after the pause, on a grid from 0, that acknowledges nine tenths of the arrivals
+    # the end of the first bin of 10 s, on a grid from 0 and ending after the pause, that acknowledges nine
+    # tenths of the arrivals; the reference's 9.7 s after a pause of 0.3 s and 10.0 s with a short queue are that
     over_s = PAUSE_S + params["pause"]
     bins = np.histogram(good, bins=np.arange(0.0, horizon_s + 1e-9, 10.0))[0] / 10
-    first = math.ceil(over_s / 10)
+    first = math.floor(over_s / 10)
     back = np.flatnonzero(bins[first:] >= 0.9 * params["lam"])
     recovered = goodput >= 0.5 * params["lam"]
-    return float(goodput), float(offered), (first + back[0]) * 10 - over_s if recovered else None
+    return float(goodput), float(offered), float(first + back[0] + 1) * 10 - over_s if recovered else None
 
 
 # --------------------------------------------------------------------------- sizes and the test
@@ -953,35 +979,38 @@ class Size:
 
 
 SIZES = {
-    "mmc": Size(mmc, 12_000, 280_000),
-    "mmck": Size(mmck, 10_000, 300_000),
-    "mg1": Size(mg1, 10_000, 950_000),
-    "md1": Size(mg1, 10_000, 950_000),
-    "feedback_mmc": Size(feedback_mmc, 8_000, 150_000),
-    # the larger row needs eight times the sum of its gaps: 24,800 events at 20/s
-    "dispatcher_bcmp": Size(dispatcher_bcmp, 24_800, 150_000),
+    "mmc": Size(mmc, 10_000, 280_000),
+    "mmck": Size(mmck, 8_000, 300_000),
+    "mg1": Size(mg1, 8_000, 950_000),
+    "md1": Size(mg1, 8_000, 950_000),
+    "feedback_mmc": Size(feedback_mmc, 6_000, 150_000),
+    "dispatcher_bcmp": Size(dispatcher_bcmp, 8_000, 150_000),
     "retrial_mm1": Size(retrial, 4_000, 60_000),
     "retrial_mg1": Size(retrial, 4_000, 60_000),
-    "retrial_mmc": Size(retrial, 6_000, 60_000),
-    "schedule_iid": Size(schedule_iid, 10_000, 400_000),
-    "duplicates": Size(duplicates, 12_000, 400_000),
+    "retrial_mmc": Size(retrial, 5_000, 60_000),
+    "schedule_iid": Size(schedule_iid, 8_000, 400_000),
+    "duplicates": Size(duplicates, 10_000, 400_000),
     "outage_ctmc": Size(outage_ctmc, 8_000, 200_000),
-    "single_outage": Size(single_outage, 4_000, 200_000),
+    "single_outage": Size(single_outage, 3_000, 200_000),
     "pair_inversion": Size(pair_inversion, 5_000, 1_000_000),
     "pair_inversion_inf": Size(pair_inversion_inf, 5_000, 1_000_000),
-    "adjacent_inversion_poisson": Size(adjacent_inversion_poisson, 10_000, 1_000_000),
-    "ordering_poisson": Size(ordering_poisson, 10_000, 80_000),
-    "ordering_exp_latency": Size(ordering_exp_latency, 8_000, 80_000),
+    "adjacent_inversion_poisson": Size(adjacent_inversion_poisson, 8_000, 1_000_000),
+    "ordering_poisson": Size(ordering_poisson, 8_000, 80_000),
+    "ordering_exp_latency": Size(ordering_exp_latency, 6_000, 80_000),
     "jitter_total": Size(jitter_total, 1_000, 400_000),
-    "sync_spike": Size(sync_spike, 10, 1_000),
+    "sync_spike": Size(sync_spike, 8, 1_000),
     "fluid_drain": Size(fluid_drain, 20, 200),
-    "outage_attempt_rate": Size(outage_attempt_rate, 300, 500),
-    "retry_budget_load": Size(retry_budget_load, 8_000, 200_000),
+    "outage_attempt_rate": Size(outage_attempt_rate, 180, 500),
+    "retry_budget_load": Size(retry_budget_load, 5_000, 200_000),
     "polling": Size(polling, 8_000, 400_000),
-    "fifo_hol": Size(fifo_hol, 12_000, 1_000_000),
-    "fifo_tier_random_delay": Size(fifo_tier_random_delay, 8_000, 1_000_000),
-    "thin_payload_miss": Size(thin_payload_miss, 8_000, 1_000_000),
+    "fifo_hol": Size(fifo_hol, 8_000, 1_000_000),
+    "fifo_tier_random_delay": Size(fifo_tier_random_delay, 6_000, 1_000_000),
+    "thin_payload_miss": Size(thin_payload_miss, 6_000, 1_000_000),
 }
+LEAST = {"open-10-dispatcher_bcmp": 24_800}
+"""Rows that need a larger n: 20 events/s over eight times the sum of the gaps, 155 s."""
+LONGEST = 200_000
+"""Most events of a run of the long suite; a larger reference is met with a tolerance scaled to this."""
 
 
 def read_rows() -> dict[str, Any]:
@@ -1000,39 +1029,120 @@ EITHER_WAY = 'open-meta-immediate-{"pause": 1.1}'
 
 def compare(name: str, n: int) -> list[str]:
     """Run a row at size n; the figures that are out of their tolerance, each as a line."""
-    row = ROWS[name]
-    size = SIZES[row["oracle"]]
-    figures = size.measure(Row(row["params"], row["expected"], n, size.n_ref))
-    left_out = {key for oracle, key in NOT_COMPARED if oracle == row["oracle"]}
-    assert set(row["expected"]) - left_out == set(figures)
+    raw = ROWS[name]
+    size = SIZES[raw["oracle"]]
+    row = Row(raw["params"], raw["expected"], n, size.n_ref, seed=list(ROWS).index(name) + 1)
+    figures = size.measure(row)
+    left_out = {key for oracle, key in NOT_COMPARED if oracle == raw["oracle"]}
+    assert set(raw["expected"]) - left_out == set(figures)
     wrong = []
     for key, figure in figures.items():
-        expected = Row(row["params"], row["expected"], n, size.n_ref)
-        tolerance = figure.tolerance if figure.tolerance is not None else 0.0
-        if figure.tolerance is None and figure.between is None:
-            tolerance = expected.tolerance(key)
-        slack = tolerance + EXACT * max(1.0, abs(expected.value(key)))
-        low, high = figure.between or (expected.value(key) - slack, expected.value(key) + slack)
+        if figure.between is not None:
+            low, high = figure.between
+        else:
+            tolerance = row.tolerance(key) if figure.tolerance is None else figure.tolerance
+            slack = tolerance + EXACT * max(1.0, abs(row.value(key)))
+            low, high = row.value(key) - slack, row.value(key) + slack
         if not low <= figure.value <= high:
             wrong.append(f"{key} is {figure.value:.6g}, not in [{low:.6g}, {high:.6g}]")
     return wrong
 
 
-def judge_metastable(name: str, horizon_s: float, seeds: range) -> list[str]:
+def recovery_tolerance(row: Mapping[str, Any], seeds: int) -> float:
+    """The reference's, or four standard deviations between its mean of ten runs and that of ``seeds`` runs.
+
+    The queue falls as a random walk: with m attempts per event it has the drift μ − mλ and the variance
+    m²λ + μ a second, so the time T that it takes has the variance T·(m²λ + μ)/(μ − mλ)².
+    """
+    p, recovery = row["params"], row["expected"]["recovery_s"]
+    attempts = p["max_attempts"] if p["policy"] == "immediate" and p["pause"] >= p["timeout"] else 1
+    if "queue_limit" in p:
+        attempts = 1
+    drift = p["mu"] - attempts * p["lam"]
+    spread = math.sqrt(recovery["value"] * (attempts**2 * p["lam"] + p["mu"])) / drift
+    return max(float(recovery["tol_single_run"]), 4 * spread * math.sqrt(1 / seeds + 1 / 10))
+
+
+def judge_metastable(name: str, horizon_s: float, seeds: int) -> list[str]:
     """Run a metastable row with several seeds: what each does, against what all of the reference's did."""
-    row = ROWS[name]
-    params, expected = row["params"], row["expected"]
+    raw = ROWS[name]
+    expected = raw["expected"]
     recovers = expected["recovered"]["value"] == expected["recovered"]["of"]
-    wrong = []
-    for seed in seeds:
-        goodput, offered, recovery = overload(params, horizon_s, seed)
-        found = {"goodput_last60": goodput, "offered_last60": offered}
-        if recovers and recovery is not None:
-            found["recovery_s"] = recovery
+    wrong, recoveries = [], []
+    for seed in range(1, seeds + 1):
+        goodput, offered, recovery = overload(raw["params"], horizon_s, seed)
         if recovers == (recovery is None):
             wrong.append(f"seed {seed}: {'collapsed' if recovers else 'recovered'}")
-        for key, value in found.items():
+        if recovery is not None:
+            recoveries.append(recovery)
+        for key, value in (("goodput_last60", goodput), ("offered_last60", offered)):
             middle, tolerance = expected[key]["value"], expected[key]["tol_single_run"]
             if not abs(value - middle) <= tolerance:
                 wrong.append(f"seed {seed}: {key} is {value:.6g}, not {middle:.6g} ± {tolerance:.3g}")
+    if recovers and recoveries:
+        mean, middle = float(np.mean(recoveries)), expected["recovery_s"]["value"]
+        tolerance = recovery_tolerance(raw, seeds)
+        if not abs(mean - middle) <= tolerance:
+            wrong.append(f"recovery takes {mean:.6g} s, not {middle:.6g} ± {tolerance:.3g}")
     return wrong
+
+
+@pytest.mark.shared
+def test_every_reference_row_is_simulated_or_named_as_not(shared: Path) -> None:
+    """No row of the reference results is left out without a reason."""
+    known = {*SIZES, *NOT_SIMULATED}
+    unknown = {
+        row["oracle"]
+        for row in ROWS.values()
+        if not row["oracle"].startswith("metastable (") and row["oracle"].split(" (")[0] not in known
+    }
+    assert unknown == set()
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", STEADY)
+def test_reference_row_is_reproduced(shared: Path, name: str) -> None:
+    """A run of an ordinary scenario gives the reference figures within the tolerance of its size."""
+    assert compare(name, LEAST.get(name, SIZES[ROWS[name]["oracle"]].n)) == []
+
+
+@pytest.mark.long
+@pytest.mark.shared
+@pytest.mark.parametrize("name", STEADY)
+def test_reference_row_is_reproduced_at_full_size(shared: Path, name: str) -> None:
+    """A run of the reference's own size gives its figures within the tolerance of one run."""
+    assert compare(name, min(SIZES[ROWS[name]["oracle"]].n_ref, LONGEST)) == []
+
+
+@pytest.mark.shared
+@pytest.mark.parametrize("name", METASTABLE)
+def test_overload_recovers_or_stays_as_in_the_reference(shared: Path, name: str) -> None:
+    """After a short stand-still a receiver recovers, or is kept down by retries, as in the reference."""
+    if name == EITHER_WAY:
+        goodput, offered, recovery = overload(ROWS[name]["params"], SHORT_S, seed=1)
+        assert (goodput < 5.6) == (offered > 190) == (recovery is None)
+        return
+    params = ROWS[name]["params"]
+    if params["lam"] < 70:  # slow to recover, and cheap
+        assert judge_metastable(name, params["horizon"], seeds=4) == []
+        return
+    of_policies = params["pause"] == 10.0 and "queue_limit" not in params
+    assert judge_metastable(name, SHORT_S, seeds=2 if of_policies else 1) == []
+
+
+@pytest.mark.long
+@pytest.mark.shared
+@pytest.mark.parametrize("name", METASTABLE)
+def test_overload_recovers_or_stays_over_the_whole_horizon(shared: Path, name: str) -> None:
+    """Ten seeds over the reference's horizon do what its ten did; where it was four of ten, neither none nor all."""
+    params = ROWS[name]["params"]
+    if name != EITHER_WAY:
+        assert judge_metastable(name, params["horizon"], seeds=10) == []
+        return
+    recovered = 0
+    for seed in range(1, 11):
+        goodput, _, recovery = overload(params, params["horizon"], seed)
+        assert abs(goodput - (0.0 if recovery is None else params["lam"])) <= 5.6
+        recovered += recovery is not None
+    # with four of ten in truth, none or all of ten is a matter of 0.6 %
+    assert 0 < recovered < 10

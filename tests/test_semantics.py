@@ -5,6 +5,7 @@ One body for every engine: a test asks ``run`` for the trace of a mapping and kn
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -877,3 +878,115 @@ def test_members_of_a_group_poll_at_phases_of_their_own(run: Run) -> None:
     phases = result.polls.groupby("endpoint", observed=True)["polled_s"].first().sort_values()
     steps = [(i + 0.5) / 20 for i in range(200)]
     assert max(abs(phase - step) for phase, step in zip(phases, steps, strict=True)) < 10 * 1.63 / 200**0.5
+
+
+# --------------------------------------------------------------------------- all of it together
+
+
+def test_worker_of_a_tier_is_never_lost(run: Run) -> None:
+    """A head vanishes, its successor is freed and blocked at one instant: the tier keeps its three workers."""
+    life = {"empirical": {"quantiles": {"0%": "1s", "50%": "2s", "51%": "5000s", "100%": "5000s"}}}
+    result = run(
+        world(
+            seed=3,  # the keys of p are x, y, x, and only the object of the first is deleted
+            producers={
+                "p": producer("0s", "0s", "0s", keys={"count": 2}, objects={"deleted_after": life}),
+                "q": producer("50s", "50s", "50s", keys={"count": 1000}),
+            },
+            endpoints={
+                "e": {"policy": "m", "receiver": "r", "max_in_flight": 1, "producers": ["p"]},
+                "f": {"policy": "m", "receiver": "slow", "producers": ["q"]},
+            },
+            policies=policy("3s", "100s", timeout="60s"),
+            receivers=receiver("2s", outage("4s", "9s", {"status": 500})) | {"slow": {"latency": "10s"}},
+            dispatcher={"discipline": "per_tier", "workers": 3, "ordering": "key", "queue_holds": "id"},
+        )
+    )
+    keys = [key for (key,) in rows(result.deliveries, "key")]
+    assert keys[0] == keys[2] != keys[1]
+    assert states(result)[0] == ("p:0", "vanished", 0, 3.0)
+    assert starts(result) == [
+        ("p:1", 3.0, 3.0, ""),
+        ("p:2", 3.0, 5.0, "slot"),
+        *[(f"q:{i}:f:0", 53.0, 53.0, "") for i in range(3)],
+        ("p:2", 107.0, 107.0, ""),
+    ]
+
+
+def crowded(seed: int) -> dict[str, Any]:
+    """A small world full of ties and shortages, drawn at random: whole seconds throughout."""
+    chance = random.Random(seed)
+    endpoints = {
+        name: {
+            "policy": "m",
+            "receiver": chance.choice(["quick", "slow"]),
+            "max_in_flight": chance.choice([1, 2, 9]),
+            **({"rate_limit": chance.choice(["1/s", "0.5/s"])} if chance.random() < 0.4 else {}),
+        }
+        for name in ("e", "f")
+    }
+    pools = {"lanes": {"first": chance.randint(1, 3), "retries": chance.randint(1, 2)}}
+    if chance.random() < 0.6:
+        pools = {"workers": chance.randint(1, 5)}
+    times = sorted(chance.choices(range(12), k=14))
+    return world(
+        *[f"{time}s" for time in times],
+        seed=seed,
+        producers={"p": producer(*[f"{time}s" for time in times], keys={"count": 3})},
+        endpoints=endpoints,
+        policies=policy("0s", "0s", "1s", "2s", timeout="3s"),
+        receivers={
+            "quick": {"latency": "1s", "faults": [{"error": {"probability": 0.5, "latency": "0s"}}]},
+            "slow": {"latency": "3s", "faults": [{"error": {"probability": 0.3, "latency": "1s"}}]},
+        },
+        dispatcher={"ordering": chance.choice(["none", "none", "key", "endpoint"]), **pools},
+    )
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_nobody_starts_too_early_or_waits_without_a_reason(run: Run, seed: int) -> None:
+    """At every instant of a wait there is no worker, no slot, no token, or an unsettled predecessor."""
+    mapping = crowded(seed)
+    result = run(mapping)
+    assert set(rows(result.deliveries, "state")) <= {("delivered",), ("dead",)}
+    deliveries = result.deliveries.set_index("delivery_id")
+    attempts = list(result.attempts.itertuples())
+    pools = mapping["dispatcher"].get("lanes") or {"first": mapping["dispatcher"]["workers"]}
+    finishes = sorted({attempt.finished_s for attempt in attempts})
+
+    def pool(attempt: Any) -> str:
+        return "retries" if attempt.attempt_number > 1 and "retries" in pools else "first"
+
+    def running(at: float, chosen: Callable[[Any], bool]) -> int:
+        return sum(a.started_s <= at < a.finished_s and chosen(a) for a in attempts)
+
+    for row, attempt in enumerate(attempts):
+        assert attempt.started_s >= attempt.due_s
+        name = str(attempt.endpoint)
+        rules = mapping["endpoints"][name.partition(":")[0]]
+        gap = 1 / float(rules["rate_limit"].removesuffix("/s")) if "rate_limit" in rules else 0.0
+        others = [a for i, a in enumerate(attempts) if str(a.endpoint) == name and i != row]
+        earlier = [a.started_s for a in others if a.started_s <= attempt.started_s]
+        if gap and earlier:
+            assert attempt.started_s - max(earlier) >= gap
+        ordering = mapping["dispatcher"]["ordering"]
+        before = deliveries[
+            (deliveries["endpoint"].astype(str) == name)
+            & (deliveries["seq"] < attempt.seq if ordering == "key" else deliveries.index != "")
+            & ((deliveries["key"] == attempt.key) | (ordering == "endpoint"))
+        ]
+        if ordering == "endpoint":
+            before = before.loc[: attempt.delivery_id].iloc[:-1]
+        predecessors = before["settled_s"].max() if ordering != "none" and len(before) else 0.0
+        assert attempt.started_s >= predecessors
+        moments = [attempt.due_s, *(t for t in finishes if attempt.due_s < t < attempt.started_s)]
+        moments += [t + gap for t in earlier if attempt.due_s < t + gap < attempt.started_s]
+        for moment in moments:
+            if moment >= attempt.started_s:
+                continue
+            no_worker = running(moment, lambda a: pool(a) == pool(attempt)) >= pools[pool(attempt)]  # noqa: B023
+            no_slot = running(moment, lambda a: str(a.endpoint) == name) >= rules["max_in_flight"]  # noqa: B023
+            no_token = any(t <= moment < t + gap for t in earlier)
+            assert no_worker or no_slot or no_token or moment < predecessors, (seed, attempt, moment)
+        assert running(attempt.started_s, lambda a: str(a.endpoint) == name) <= rules["max_in_flight"]  # noqa: B023
+        assert running(attempt.started_s, lambda a: pool(a) == pool(attempt)) <= pools[pool(attempt)]  # noqa: B023
