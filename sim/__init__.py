@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sim.errors import ScenarioError
-    from sim.metrics import metrics
     from sim.result import Result, run
     from sim.scenario import Scenario, load
     from sim.trace import Trace
@@ -25,11 +24,10 @@ _HOMES = {
     "ScenarioError": "sim.errors",
     "Trace": "sim.trace",
     "load": "sim.scenario",
-    "metrics": "sim.metrics",
     "run": "sim.result",
 }
 
-__all__ = ["Reply", "Request", "Result", "Scenario", "ScenarioError", "Trace", "load", "metrics", "run"]
+__all__ = ["Reply", "Request", "Result", "Scenario", "ScenarioError", "Trace", "load", "run"]
 
 
 def __getattr__(name: str) -> Any:

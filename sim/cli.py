@@ -164,12 +164,10 @@ def _progress() -> Iterator[Callable[[str, float | None], None]]:
         task = bar.add_task("starting", total=None)
 
         def show(what: str, share: float | None) -> None:
-            # the share is that of the horizon; the drain after it has no known end
-            draining = share is not None and share >= 1
-            total = None if share is None or draining else 1.0
-            bar.update(
-                task, description="draining" if draining else what, total=total, completed=share or 0.0
-            )
+            if share is None:
+                bar.update(task, description=what)
+            else:  # a share of the horizon; the drain after it has no known end
+                bar.update(task, description=what if share < 1 else "draining", total=1.0, completed=share)
 
         if _compiles_first():
             show("compiling (once)", None)

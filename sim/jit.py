@@ -44,7 +44,7 @@ config: Any = numba.config
 FORGOTTEN_AFTER_S = 30 * 86_400.0
 """Cache folders of other versions are removed when unused for so long."""
 
-SOURCES = ("dice", "jit", "policy", "receiver", "workload")
+SOURCES = ("dice", "engine_compiled", "jit", "loop", "policy", "queues", "receiver", "workload")
 """The modules whose functions are compiled."""
 
 # --------------------------------------------------------------------------- the cache of machine code
@@ -160,12 +160,13 @@ def _cache_of(function: Callable[..., Any]) -> _CarefulCache | None:
 def compiled(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a function to be compiled with numba and kept in ``CACHE_FOLDER`` if there is one.
 
-    Takes what ``numba.njit`` takes. With a signature it compiles (or loads) at once, without at the first
+    Takes what ``numba.njit`` takes. Arrays are not counted by reference (``_nrt``), as nothing here makes any:
+    with a dozen arrays in an argument, counting takes several times as long as the function. With a signature it compiles (or loads) at once, without at the first
     call. Unlike ``njit(cache=True)`` it survives a cache that is damaged, read-only or out of date.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(**options)(function)
+        dispatcher = numba.njit(**{"_nrt": False} | options)(function)
         # with NUMBA_DISABLE_JIT numba hands the function itself back
         if dispatcher is function:
             return function
@@ -245,7 +246,7 @@ def share(*functions: Callable[..., Any]) -> None:
     for function in functions:
         if function not in _shared:
             _shared.add(function)
-            register_jitable(function)
+            register_jitable(_nrt=False)(function)  # see compiled
 
 
 share(*dice.COMPILABLE)
@@ -381,7 +382,7 @@ def _receive_packed(packed: Any, now: int, event: int, attempt: int) -> tuple[in
 
 @functools.cache
 def _receive() -> Any:
-    return compiled((_INTS, types.int64, types.uint64, types.uint64))(_receive_packed)
+    return compiled((_INTS, types.int64, types.uint64, types.uint64), _nrt=True)(_receive_packed)
 
 
 def receiver_of(

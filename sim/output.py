@@ -86,7 +86,7 @@ def require_replaceable(folder: Path) -> None:
 
 
 def _refused(folder: Path, rule: str) -> ScenarioError:
-    return ScenarioError([Problem("out", str(folder), rule)])
+    return ScenarioError([Problem(f"out {folder}", None, rule)])  # whole: a value would be cut short
 
 
 def _existing(folder: Path) -> Path:

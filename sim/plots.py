@@ -129,7 +129,7 @@ def latency_cdf(trace: Trace, ax: Axes) -> None:
         ax.plot([drawn, drawn], [0, quantile], color="0.35", linestyle=style, linewidth=1.5)
         text = f"{label}  {shown_duration(value)}"
         ax.plot(drawn, quantile, marker, color="black", markersize=7, label=text, clip_on=False)
-    _legend(ax, _left_out(inside["state"].astype(str)))
+    _legend(ax, loc="best", title=_left_out(inside["state"].astype(str)))
 
 
 def backlog(trace: Trace, ax: Axes) -> None:
@@ -152,9 +152,7 @@ def backlog(trace: Trace, ax: Axes) -> None:
         ax.plot(times, sum(levels for _, levels in areas), color="black", linewidth=1.0)
     else:
         _say(ax, "nothing waited at any sample")
-    _from_zero(ax)
-    _shade(trace, ax)
-    _legend(ax)
+    _finish(trace, ax, 3)
 
 
 def rates(trace: Trace, ax: Axes) -> None:
@@ -187,17 +185,21 @@ def _say(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=TITLE)
 
 
-def _legend(ax: Axes, title: str | None = None) -> None:
-    """A legend where it hides least, if there is anything to tell apart."""
-    if ax.get_legend_handles_labels()[1]:
-        legend = ax.legend(loc="best", title=title, fontsize=TEXT, framealpha=0.9, edgecolor="0.7")
+def _legend(ax: Axes, **place: Any) -> None:
+    labels = ax.get_legend_handles_labels()[1]
+    if labels:
+        legend = ax.legend(fontsize=TEXT, framealpha=0.9, edgecolor="0.7", **place)
         legend.get_title().set_fontsize(TEXT)
 
 
-def _from_zero(ax: Axes) -> None:
+def _finish(trace: Trace, ax: Axes, columns: int) -> None:
+    """What panels over time have in common: marks, a scale from zero, and a legend above the data."""
     highest = max(ax.get_ylim()[1], 1.0)
-    ax.set_ylim(0, highest)
+    _shade(trace, ax)
+    rows = -(-len(ax.get_legend_handles_labels()[1]) // columns)
+    ax.set_ylim(0, highest * (1.03 + 0.08 * rows))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    _legend(ax, loc="upper center", ncols=columns)
 
 
 def _left_out(state: Any) -> str | None:
@@ -262,9 +264,7 @@ def _lines(trace: Trace, samples: Any, ax: Axes, wanted: dict[str, str]) -> None
     _time_axis(trace, ax)
     for (label, levels), look in zip(columns.items(), _LINES, strict=True):
         ax.plot(times, levels, label=label, **look)
-    _from_zero(ax)
-    _shade(trace, ax)
-    _legend(ax)
+    _finish(trace, ax, 2)
 
 
 def _time_axis(trace: Trace, ax: Axes) -> None:

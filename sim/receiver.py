@@ -21,8 +21,8 @@ from sim.policy import CONNECTION_REFUSED, NO_ANSWER
 NEVER = 2**62
 """An answer or a processing that does not happen."""
 
-# Kinds of fault.
-ERROR, LOST_ANSWER, REFUSE, HANG, PAUSE, ERROR_OUTAGE = 0, 1, 2, 3, 4, 5
+# Kinds of fault; NOTHING fills up columns that are longer than the list of faults.
+ERROR, LOST_ANSWER, REFUSE, HANG, PAUSE, ERROR_OUTAGE, NOTHING = 0, 1, 2, 3, 4, 5, 6
 NONE = -1
 OK = 200
 
@@ -106,7 +106,7 @@ def out(outages: Outages, fault: int, at: int) -> bool:
 def any_outage(receiver: Receiver, outages: Outages, at: int) -> bool:
     """Whether an outage of any kind is on at ``at``."""
     for fault in range(len(receiver.fault_kind)):
-        if receiver.fault_kind[fault] not in (ERROR, LOST_ANSWER) and out(outages, fault, at):
+        if receiver.fault_kind[fault] not in (ERROR, LOST_ANSWER, NOTHING) and out(outages, fault, at):
             return True
     return False
 
@@ -133,6 +133,8 @@ def matching_fault(
     """
     for fault in range(len(receiver.fault_kind)):
         kind = receiver.fault_kind[fault]
+        if kind == NOTHING:
+            break
         if kind in (ERROR, LOST_ANSWER):
             u = dice.uniform(seed, FAULT, event, endpoint, attempt, fault)
             if u < receiver.fault_probability[fault]:
@@ -300,5 +302,4 @@ COMPILABLE = (
     _waiting,
     receive,
     next_outage,
-    random_outages,
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field, PrivateAttr, ValidationError
+from pydantic.json_schema import GenerateJsonSchema
 
 from sim import presets, yamlio
 from sim.blocks import (
@@ -456,7 +457,14 @@ def _scaled(value: Any, factor: float, inside: bool) -> Any:
     return value
 
 
+class _Schema(GenerateJsonSchema):
+    """JSON Schema with durations as they are written; JSON knows no ``Nanoseconds``."""
+
+    def encode_default(self, dft: Any) -> Any:
+        return format_duration(dft) if isinstance(dft, Nanoseconds) else super().encode_default(dft)
+
+
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the scenario file, for editors."""
-    schema = Scenario.model_json_schema(by_alias=True)
+    schema = Scenario.model_json_schema(by_alias=True, schema_generator=_Schema)
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "hooklab scenario"}

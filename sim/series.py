@@ -41,9 +41,9 @@ def waits(trace: Trace) -> Waits:
     created = attempts["created_s"].to_numpy()[order]
     first = np.diff(row, prepend=-1) != 0
     entered = np.where(first, created, np.concatenate(([0.0], finished[:-1])) if len(finished) else finished)
-    left = attempts["started_s"].to_numpy()[order] - trace.meta["overhead_s"]
     due = attempts["due_s"].to_numpy()[order]
     tier = attempts["tier"].to_numpy()[order]
+    left = attempts["started_s"].to_numpy()[order] - np.where(tier > 0, trace.meta["overhead_s"], 0.0)
 
     made = deliveries["attempts"].to_numpy()
     last_finish = np.full(len(deliveries), np.nan)

@@ -26,7 +26,7 @@ def shown(name: str, value: float) -> str:
         return shown_duration(value)
     if "bytes" in name:
         return f"{value:,.0f} {'B/s' if name.endswith('_per_s') else 'B'}"
-    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else f"{value:.4g}"
+    return f"{value:,.0f}" if value == int(value) or abs(value) >= 1000 else _digits(value, 4)
 
 
 def shown_share(share: float) -> str:
@@ -35,10 +35,15 @@ def shown_share(share: float) -> str:
     if percent == 0:
         return "0 %"
     # what lies close to the whole is read by what is missing: 99.9993 %
-    small = (1 - share) * 100 if 99 < percent < 100 else percent
-    digits = max((1 if small != percent else 2) - math.floor(math.log10(abs(small))), 0) if small else 0
-    text = f"{percent:.{digits}f}"
-    return f"{text.rstrip('0').rstrip('.') if '.' in text else text} %"
+    missing = (1 - share) * 100
+    return f"{_digits(percent, 2, missing) if 0 < missing < 1 else _digits(percent, 3)} %"
+
+
+def _digits(value: float, count: int, scale: float | None = None) -> str:
+    """So many digits of a number, counted from the first of ``scale`` (default: its own); never an exponent."""
+    first = math.floor(math.log10(abs(value if scale is None else scale)))
+    text = f"{value:.{max(count - 1 - first, 0)}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
 
 
 def shown_duration(seconds: float) -> str:

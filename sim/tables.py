@@ -6,6 +6,7 @@ so that ``grep`` finds a whole entry on its line.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -60,16 +61,6 @@ GROUP_FIGURES = {
     "late": "late_share",
 }
 """The figures by endpoint group: heads of the columns, and their names."""
-_SINGLE = (
-    "timeout",
-    "connect_timeout",
-    "first_timeout",
-    "total_budget",
-    "max_age",
-    "max_age_from",
-    "max_attempts",
-)
-_RULES = ("retry_after", "budget", "breaker", "disable")
 
 
 def write(parts: Iterable[RenderableType]) -> None:
@@ -81,6 +72,11 @@ def write(parts: Iterable[RenderableType]) -> None:
             console.print(part, soft_wrap=isinstance(part, Text))
     text = captured.get()
     sys.stdout.write(text if terminal else "\n".join(line.rstrip() for line in text.split("\n")))
+
+
+def _wide() -> bool:
+    """Whether there is room for a column that one can do without."""
+    return not sys.stdout.isatty() or shutil.get_terminal_size().columns >= 110
 
 
 # --------------------------------------------------------------------------- a run
@@ -112,7 +108,7 @@ def of_run(result: Result) -> list[RenderableType]:
             figures.add_row(f"  {label}", shown(name, metrics[name]), name)
     parts.append(figures)
     if len(scenario.endpoints) > 1:
-        parts.append(_by_group(result))
+        parts += [Text(""), _by_group(result)]
     return parts
 
 
@@ -151,8 +147,7 @@ def of_scenarios(questions: Mapping[str, str | None]) -> list[RenderableType]:
 
 def of_policies(entries: Iterable[PolicyEntry]) -> list[RenderableType]:
     """One line for each policy; those whose gaps nobody documents are marked."""
-    heads = ["policy", "gaps, first attempt first", "attempts", "horizon", "timeout", "gaps are"]
-    table = _table(heads)
+    table = _table(["policy", "gaps", "attempts", "horizon", "timeout", *(["gaps are"] if _wide() else [])])
     table.columns[0].no_wrap = True
     for column in table.columns[2:5]:
         column.justify = "right"
@@ -166,7 +161,7 @@ def of_policies(entries: Iterable[PolicyEntry]) -> list[RenderableType]:
             ENDLESS if entry.attempts is None else f"{entry.attempts:,}",
             ENDLESS if entry.horizon_s is None else shown_duration(entry.horizon_s),
             shown_gap(entry.block.timeout),
-            str(entry.file["gaps"]),
+            *([str(entry.file["gaps"])] if _wide() else []),
         )
     parts: list[RenderableType] = [table]
     if marked:
@@ -213,19 +208,15 @@ def _schedule_row(number: int, gap: int, times: int, offset: int) -> tuple[str, 
 
 
 def _rules(entry: PolicyEntry) -> Iterable[tuple[str, str]]:
-    """Limits, verdicts and jitter, each as the scenario file writes it."""
-    block = entry.block
-    written: dict[str, Any] = block.model_dump(mode="python", by_alias=True, exclude_none=True)
-    given = block.model_fields_set
-    for name in _SINGLE:
-        if name in written and (name in given or name == "timeout"):
-            yield name, str(written[name])
-    verdicts = [f"{code} → {action}" for code, action in block.verdicts.items()]
-    success = [f"{code} → success" for code in block.success]
+    """Timeout, verdicts, jitter and limits, as the scenario file writes them."""
+    written = entry.file["policy"]
+    yield "timeout", shown_gap(entry.block.timeout)
+    verdicts = [f"{code} → {action}" for code, action in entry.block.verdicts.items()]
+    success = [f"{code} → success" for code in entry.block.success]
     yield "verdicts", ", ".join([*verdicts, *success, "else → retry"])
-    yield "jitter", _flat(written["jitter"])
-    for name in _RULES:
-        if name in written and name in given:
+    yield "jitter", _flat(written.get("jitter", "none"))
+    for name in written:
+        if name not in ("schedule", "timeout", "verdicts", "success", "jitter"):
             yield name, _flat(written[name])
 
 

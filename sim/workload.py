@@ -142,7 +142,7 @@ def _next_arrival(process: ArrivalProcess, clock: Any, passed: Any, seed: int, w
         return rounded(i * (1e9 / process.rate))
     if process.kind == LISTED:
         return int(process.times[i]) if i < len(process.times) else FOREVER
-    amount = exponential_amount(dice.uniform(seed, ARRIVALS, word, 0, i, 0))
+    amount = exponential_amount(dice.sequence_uniform(seed, ARRIVALS, word, i))
     if process.kind == POISSON:
         return int(now + rounded(amount / process.rate * 1e9))
     if process.kind == BURSTS:
@@ -171,7 +171,7 @@ def _key(source: EventSource, seed: int, i: int) -> int:
         return source.listed_keys[i]
     if source.key_count == 1:
         return 0
-    u = dice.uniform(seed, KEYS, source.word, 0, i, 0)
+    u = dice.sequence_uniform(seed, KEYS, source.word, i)
     if len(source.key_weights) > 0:
         return dice.pick(source.key_weights, u)
     return int(u * source.key_count)
@@ -182,7 +182,7 @@ def _type(source: EventSource, seed: int, i: int) -> int:
         return source.listed_types[i]
     if len(source.type_weights) <= 1:
         return 0
-    return dice.pick(source.type_weights, dice.uniform(seed, TYPES, source.word, 0, i, 0))
+    return dice.pick(source.type_weights, dice.sequence_uniform(seed, TYPES, source.word, i))
 
 
 def fill(
@@ -261,7 +261,10 @@ def mean_rate_per_s(process: ArrivalProcess, horizon: int) -> float:
     if process.kind == BURSTS:
         return process.on_share * process.rate + (1 - process.on_share) * process.second_rate
     if process.kind == DAILY:
-        return sum(process.rates) / len(process.rates)
+        part = process.span / 1e9 / len(process.rates)
+        whole, rest = divmod(seconds, process.span / 1e9)
+        begun = sum(rate * min(max(rest - i * part, 0.0), part) for i, rate in enumerate(process.rates))
+        return (whole * part * sum(process.rates) + begun) / seconds
     if process.kind == RAMP:
         length = min(process.span / 1e9, seconds)
         end = process.rate + (process.second_rate - process.rate) * length / (process.span / 1e9)

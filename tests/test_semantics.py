@@ -886,25 +886,27 @@ def test_members_of_a_group_poll_at_phases_of_their_own(run: Run) -> None:
 def test_worker_of_a_tier_is_never_lost(run: Run) -> None:
     """A head vanishes, its successor is freed and blocked at one instant: the tier keeps its three workers."""
     life = {"empirical": {"quantiles": {"0%": "1s", "50%": "2s", "51%": "5000s", "100%": "5000s"}}}
-    result = run(
-        world(
-            seed=3,  # the keys of p are x, y, x, and only the object of the first is deleted
-            producers={
-                "p": producer("0s", "0s", "0s", keys={"count": 2}, objects={"deleted_after": life}),
-                "q": producer("50s", "50s", "50s", keys={"count": 1000}),
-            },
-            endpoints={
-                "e": {"policy": "m", "receiver": "r", "max_in_flight": 1, "producers": ["p"]},
-                "f": {"policy": "m", "receiver": "slow", "producers": ["q"]},
-            },
-            policies=policy("3s", "100s", timeout="60s"),
-            receivers=receiver("2s", outage("4s", "9s", {"status": 500})) | {"slow": {"latency": "10s"}},
-            dispatcher={"discipline": "per_tier", "workers": 3, "ordering": "key", "queue_holds": "id"},
-        )
+    mapping = world(
+        producers={
+            "p": producer("0s", "0s", "0s", keys={"count": 2}, objects={"deleted_after": life}),
+            "q": producer("50s", "50s", "50s", keys={"count": 1000}),
+        },
+        endpoints={
+            "e": {"policy": "m", "receiver": "r", "max_in_flight": 1, "producers": ["p"]},
+            "f": {"policy": "m", "receiver": "slow", "producers": ["q"]},
+        },
+        policies=policy("3s", "100s", timeout="60s"),
+        receivers=receiver("2s", outage("4s", "9s", {"status": 500})) | {"slow": {"latency": "10s"}},
+        dispatcher={"discipline": "per_tier", "workers": 3, "ordering": "key", "queue_holds": "id"},
     )
-    keys = [key for (key,) in rows(result.deliveries, "key")]
-    assert keys[0] == keys[2] != keys[1]
-    assert states(result)[0] == ("p:0", "vanished", 0, 3.0)
+
+    def fits(result: sim.Result) -> bool:
+        """Whether the keys of p are x, y, x, and only the first object is deleted in time."""
+        keys, gone = zip(*rows(result.deliveries, "key", "state")[:3], strict=True)
+        vanished = [state == "vanished" for state in gone]
+        return keys[0] == keys[2] != keys[1] and vanished == [True, False, False]
+
+    result = next(filter(fits, (run(mapping | {"seed": seed}) for seed in range(300))))
     assert starts(result) == [
         ("p:1", 3.0, 3.0, ""),
         ("p:2", 3.0, 5.0, "slot"),
@@ -943,50 +945,80 @@ def crowded(seed: int) -> dict[str, Any]:
     )
 
 
+class History:
+    """The attempts of a crowded run, and what kept others from starting at any instant."""
+
+    def __init__(self, mapping: dict[str, Any], result: sim.Result) -> None:
+        self.rules = mapping["endpoints"]
+        self.pools = mapping["dispatcher"].get("lanes") or {"first": mapping["dispatcher"]["workers"]}
+        self.ordering = mapping["dispatcher"]["ordering"]
+        self.attempts = list(result.attempts.itertuples())
+        self.deliveries = list(result.deliveries.itertuples())
+
+    def pool(self, attempt: Any) -> str:
+        """The worker pool of an attempt."""
+        return "retries" if attempt.attempt_number > 1 and "retries" in self.pools else "first"
+
+    def rule(self, attempt: Any, name: str, default: Any = None) -> Any:
+        """A setting of the attempt's endpoint."""
+        return self.rules[attempt.endpoint.partition(":")[0]].get(name, default)
+
+    def workers_busy(self, attempt: Any, at: float) -> int:
+        """Attempts under way at a time in the pool of this one."""
+        pool = self.pool(attempt)
+        return sum(a.started_s <= at < a.finished_s and self.pool(a) == pool for a in self.attempts)
+
+    def slots_taken(self, attempt: Any, at: float) -> int:
+        """Attempts under way at a time at the endpoint of this one."""
+        return sum(a.started_s <= at < a.finished_s and a.endpoint == attempt.endpoint for a in self.attempts)
+
+    def gap(self, attempt: Any) -> float:
+        """Least time between two starts at its endpoint; 0: no limit."""
+        rate = self.rule(attempt, "rate_limit")
+        return 1 / float(rate.removesuffix("/s")) if rate else 0.0
+
+    def started_before(self, attempt: Any) -> list[float]:
+        """Starts at its endpoint before this one."""
+        position = self.attempts.index(attempt)
+        return [a.started_s for a in self.attempts[:position] if a.endpoint == attempt.endpoint]
+
+    def predecessors_settled(self, attempt: Any) -> float:
+        """When the last delivery that must be final before this one was."""
+        settled = [0.0]
+        for row in self.deliveries:
+            if row.delivery_id == attempt.delivery_id:
+                break
+            in_line = self.ordering == "endpoint" or (self.ordering == "key" and row.key == attempt.key)
+            if in_line and row.endpoint == attempt.endpoint:
+                settled.append(row.settled_s)
+        return max(settled)
+
+    def reason_to_wait(self, attempt: Any, at: float) -> bool:
+        """Whether something keeps the attempt from starting at a time before it did."""
+        return (
+            at < self.predecessors_settled(attempt)
+            or self.workers_busy(attempt, at) >= self.pools[self.pool(attempt)]
+            or self.slots_taken(attempt, at) >= self.rule(attempt, "max_in_flight")
+            or any(t <= at < t + self.gap(attempt) for t in self.started_before(attempt))
+        )
+
+
 @pytest.mark.parametrize("seed", range(40))
 def test_nobody_starts_too_early_or_waits_without_a_reason(run: Run, seed: int) -> None:
-    """At every instant of a wait there is no worker, no slot, no token, or an unsettled predecessor."""
+    """No limit is ever broken, and at every instant of a wait one of them is reached."""
     mapping = crowded(seed)
     result = run(mapping)
     assert set(rows(result.deliveries, "state")) <= {("delivered",), ("dead",)}
-    deliveries = result.deliveries.set_index("delivery_id")
-    attempts = list(result.attempts.itertuples())
-    pools = mapping["dispatcher"].get("lanes") or {"first": mapping["dispatcher"]["workers"]}
-    finishes = sorted({attempt.finished_s for attempt in attempts})
-
-    def pool(attempt: Any) -> str:
-        return "retries" if attempt.attempt_number > 1 and "retries" in pools else "first"
-
-    def running(at: float, chosen: Callable[[Any], bool]) -> int:
-        return sum(a.started_s <= at < a.finished_s and chosen(a) for a in attempts)
-
-    for row, attempt in enumerate(attempts):
-        assert attempt.started_s >= attempt.due_s
-        name = str(attempt.endpoint)
-        rules = mapping["endpoints"][name.partition(":")[0]]
-        gap = 1 / float(rules["rate_limit"].removesuffix("/s")) if "rate_limit" in rules else 0.0
-        others = [a for i, a in enumerate(attempts) if str(a.endpoint) == name and i != row]
-        earlier = [a.started_s for a in others if a.started_s <= attempt.started_s]
-        if gap and earlier:
-            assert attempt.started_s - max(earlier) >= gap
-        ordering = mapping["dispatcher"]["ordering"]
-        before = deliveries[
-            (deliveries["endpoint"].astype(str) == name)
-            & (deliveries["seq"] < attempt.seq if ordering == "key" else deliveries.index != "")
-            & ((deliveries["key"] == attempt.key) | (ordering == "endpoint"))
-        ]
-        if ordering == "endpoint":
-            before = before.loc[: attempt.delivery_id].iloc[:-1]
-        predecessors = before["settled_s"].max() if ordering != "none" and len(before) else 0.0
-        assert attempt.started_s >= predecessors
-        moments = [attempt.due_s, *(t for t in finishes if attempt.due_s < t < attempt.started_s)]
-        moments += [t + gap for t in earlier if attempt.due_s < t + gap < attempt.started_s]
-        for moment in moments:
-            if moment >= attempt.started_s:
-                continue
-            no_worker = running(moment, lambda a: pool(a) == pool(attempt)) >= pools[pool(attempt)]  # noqa: B023
-            no_slot = running(moment, lambda a: str(a.endpoint) == name) >= rules["max_in_flight"]  # noqa: B023
-            no_token = any(t <= moment < t + gap for t in earlier)
-            assert no_worker or no_slot or no_token or moment < predecessors, (seed, attempt, moment)
-        assert running(attempt.started_s, lambda a: str(a.endpoint) == name) <= rules["max_in_flight"]  # noqa: B023
-        assert running(attempt.started_s, lambda a: pool(a) == pool(attempt)) <= pools[pool(attempt)]  # noqa: B023
+    history = History(mapping, result)
+    finishes = {attempt.finished_s for attempt in history.attempts}
+    for attempt in history.attempts:
+        due, started, gap = attempt.due_s, attempt.started_s, history.gap(attempt)
+        before = history.started_before(attempt)
+        assert started >= due
+        assert started >= history.predecessors_settled(attempt)
+        assert not gap or started - max(before, default=-gap) >= gap
+        assert history.workers_busy(attempt, started) <= history.pools[history.pool(attempt)]
+        assert history.slots_taken(attempt, started) <= history.rule(attempt, "max_in_flight")
+        for at in {due, *finishes, *(t + gap for t in before)}:
+            if due <= at < started:
+                assert history.reason_to_wait(attempt, at), (mapping, attempt, at)

@@ -1,0 +1,952 @@
+"""The event loop of the compiled engine: the course of things of ``engine_simpy`` and ``dispatch``, over arrays.
+
+It is plain Python that numba compiles (see ``engine_compiled``), and decides nothing itself: schedule, verdict,
+health, budget and receiver are the same functions that the SimPy engine calls. It allocates nothing. When an
+array is full, or a producer's events are used up, it returns with a reason and is called again where it was.
+
+One row of ``slots`` is one open delivery; rows are used again, so that memory grows with the backlog and not
+with the run. Due times wait in a heap that holds the irregular ones and only the heads of first-in-first-out
+rings: gaps of a constant length keep a ring sorted by themselves, which makes the heap a few entries small.
+
+Everything is an int64; times are ns. Functions take the arrays they need instead of one large structure: what
+a compiled call is given is copied, array by array.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from sim import dice, policy, receiver
+from sim.policy import Budget, Health, Window
+from sim.queues import (
+    HELD,
+    IN_A_QUEUE,
+    IN_STREAM,
+    IN_TIER,
+    IS_DUE,
+    NONE,
+    ON_ITS_WAY,
+    PROBE,
+    QUEUED,
+    SETTLED,
+    earlier,
+    heap_pop,
+    heap_push,
+    pair_pop,
+    pair_push,
+    stream_row,
+)
+from sim.receiver import Outages
+
+FOREVER = policy.FOREVER
+
+# Why the loop returns.
+DONE, NEED_EVENTS, NEED_SLOTS, NEED_ROWS, NEED_WAKES, NEED_STREAMS, PAUSED, STANDSTILL = range(8)
+
+
+def integers(names: str) -> list[tuple[str, str]]:
+    """Fields of a record, all int64."""
+    return [(name, "i8") for name in names.split()]
+
+
+RUN = np.dtype(
+    integers(
+        "now next_number open producing free_slot free_slots slots_used ends dues wakes events_out attempts_out "
+        "polls_out looking held_due streams_used step wanted culprit"
+    )
+)
+"""What changes over a run; one record."""
+
+SETTINGS = np.dtype(
+    integers("horizon end seed overhead per_tier ordering holds_id keys tracing most_tiers")
+)
+"""What does not; one record."""
+NO_ORDER, BY_KEY, BY_ENDPOINT = 0, 1, 2
+
+MEMBER = np.dtype(
+    integers("policy receiver most_in_flight rate poll word watched free free_end starts starts_end ring")
+)
+"""What is fixed about an endpoint; ``free`` … are where its receiver's books lie."""
+
+_WINDOW = [("bucket", "i8"), ("failures", "i8", (policy.RING,)), ("attempts", "i8", (policy.RING,))]
+CONDITION = np.dtype(
+    [
+        *integers("in_flight free_again rested_until disabled wake_at parked mail mail_end"),
+        *integers("breaker opened_until failing_since consecutive budget_at"),
+        ("tokens", "f8"),
+        ("breaker_window", _WINDOW),
+        ("disable_window", _WINDOW),
+    ]
+)
+"""What changes about an endpoint."""
+
+POOL = np.dtype(integers("free head tail heap looks next_looking"))
+"""A worker pool and what waits for it: a lane, or a tier under ``per_tier``."""
+
+CURSOR = np.dtype(integers("position length time index done types keys"))
+"""Where a producer is in its chunk of events; ``types``, ``keys``: where its own types and keys begin."""
+
+# Wait causes: positions in trace.WAIT_CAUSES.
+WORKER, HEAD_OF_LINE, SLOT, RATE, BREAKER, RETRY_AFTER, ORDER, OFF, POLL = range(1, 10)
+
+RINGS = 32
+"""Rings of due times for each policy: one for each attempt number; the last serves the rest too."""
+STANDS_STILL = 10_000
+STEPS_PER_PAUSE = 1 << 20
+OBJECT_DELETED, JITTER = int(dice.Stream.OBJECT_DELETED), int(dice.Stream.JITTER)
+TIME, TYPE, KEY, SEQ = range(4)
+
+
+def unsigned(cell: int) -> Any:
+    """A word out of its cell: words are unsigned, cells are not."""
+    return np.uint64(cell)
+
+
+# --------------------------------------------------------------------------- slots
+
+
+def take_slot(slots: Any, run: Any) -> int:
+    """An empty slot; there must be one."""
+    slot = run.free_slot
+    if slot != NONE:
+        run.free_slot = slots[slot].next
+        run.free_slots -= 1
+        return int(slot)
+    slot = run.slots_used
+    run.slots_used += 1
+    return int(slot)
+
+
+def leave_queue(slots: Any, run: Any, slot: int, queue: int) -> None:
+    """A queue no longer holds a slot; a settled one that none holds is empty."""
+    slots[slot].flags &= ~queue
+    if slots[slot].flags & SETTLED and not slots[slot].flags & IN_A_QUEUE:
+        slots[slot].next = run.free_slot
+        run.free_slot = slot
+        run.free_slots += 1
+
+
+# --------------------------------------------------------------------------- due times
+
+
+def wait_until_due(slots: Any, run: Any, dues: Any, rings: Any, slot: int, policy_number: int) -> None:
+    """Remember when a delivery comes due: in its ring if that stays sorted, else by itself."""
+    slots[slot].flags |= QUEUED
+    slots[slot].next = NONE
+    ring = policy_number * RINGS + min(slots[slot].attempts, RINGS - 1)
+    last = rings[ring, 1]
+    if rings[ring, 0] == NONE:
+        rings[ring, 0] = slot
+        rings[ring, 1] = slot
+        slots[slot].ring = ring
+    elif earlier(slots, last, slot):
+        slots[last].next = slot
+        rings[ring, 1] = slot
+        slots[slot].ring = ring
+        return  # the heap knows the head of the ring
+    else:
+        slots[slot].ring = NONE
+    heap_push(dues, run.dues, slots[slot].due, slots[slot].number, slot)
+    run.dues += 1
+
+
+def pop_due(slots: Any, run: Any, dues: Any, rings: Any) -> int:
+    """The delivery that comes due first."""
+    slot = dues[0, 2]
+    heap_pop(dues, run.dues)
+    run.dues -= 1
+    ring = slots[slot].ring
+    if ring != NONE:
+        head = slots[slot].next
+        rings[ring, 0] = head
+        if head != NONE:
+            heap_push(dues, run.dues, slots[head].due, slots[head].number, head)
+            run.dues += 1
+    return int(slot)
+
+
+# --------------------------------------------------------------------------- worker pools
+
+
+def push_ready(slots: Any, pools: Any, pool: int, slot: int) -> None:
+    """A due delivery waits for a worker: at the end of the line if that is its place, else in the heap."""
+    slots[slot].flags |= QUEUED
+    last = pools[pool].tail
+    if pools[pool].head == NONE or earlier(slots, last, slot):
+        slots[slot].next = NONE
+        if pools[pool].head == NONE:
+            pools[pool].head = slot
+        else:
+            slots[last].next = slot
+        pools[pool].tail = slot
+    else:
+        pools[pool].heap = pair_push(slots, pools[pool].heap, slot)
+
+
+def first_ready(slots: Any, run: Any, pools: Any, pool: int) -> int:
+    """The delivery of a lane that may start first, dropped ones being thrown away; ``NONE``: none."""
+    while pools[pool].head != NONE and slots[pools[pool].head].flags & SETTLED:
+        gone = pools[pool].head
+        pools[pool].head = slots[gone].next
+        leave_queue(slots, run, gone, QUEUED)
+    while pools[pool].heap != NONE and slots[pools[pool].heap].flags & SETTLED:
+        gone = pools[pool].heap
+        pools[pool].heap = pair_pop(slots, gone)
+        leave_queue(slots, run, gone, QUEUED)
+    head, root = pools[pool].head, pools[pool].heap
+    if head == NONE or (root != NONE and earlier(slots, root, head)):
+        return int(root)
+    return int(head)
+
+
+def take_ready(slots: Any, run: Any, pools: Any, pool: int, slot: int) -> None:
+    """Take the delivery that ``first_ready`` has given."""
+    if pools[pool].head == slot:
+        pools[pool].head = slots[slot].next
+    else:
+        pools[pool].heap = pair_pop(slots, slot)
+    slots[slot].flags &= ~QUEUED
+
+
+def pop_open(slots: Any, run: Any, root: int) -> int:
+    """The root of a pairing heap once the dropped ones above it are gone; ``NONE``: none. It stays in."""
+    while root != NONE and slots[root].flags & SETTLED:
+        following = pair_pop(slots, root)
+        leave_queue(slots, run, root, QUEUED)
+        root = following
+    return root
+
+
+def look(run: Any, tiers: Any, tier: int) -> None:
+    """Let a tier's free workers look at its queue in the next dispatch."""
+    if tiers[tier].free > 0 and tiers[tier].looks == 0:
+        tiers[tier].looks = 1
+        tiers[tier].next_looking = run.looking
+        run.looking = tier
+
+
+def take_heads(slots: Any, run: Any, tiers: Any) -> None:
+    """Every free worker of a tier that looks takes the next head: returned ones first, then the line."""
+    while run.looking != NONE:
+        tier = run.looking
+        run.looking = tiers[tier].next_looking
+        tiers[tier].looks = 0
+        while tiers[tier].free > 0:
+            tiers[tier].heap = pop_open(slots, run, tiers[tier].heap)
+            slot = tiers[tier].heap
+            if slot != NONE:
+                tiers[tier].heap = pair_pop(slots, slot)
+                slots[slot].flags &= ~QUEUED
+            else:
+                slot = tiers[tier].head
+                if slot == NONE:
+                    break
+                tiers[tier].head = slots[slot].tier_next
+                leave_queue(slots, run, slot, IN_TIER)
+                if slots[slot].flags & SETTLED:
+                    continue
+            tiers[tier].free -= 1
+            slots[slot].flags |= HELD
+            if slots[slot].flags & IS_DUE:
+                slots[slot].flags |= QUEUED
+                run.held_due = pair_push(slots, run.held_due, slot)
+
+
+def let_go(slots: Any, run: Any, tiers: Any, slot: int) -> None:
+    """A worker that holds a delivery gives it up."""
+    if slots[slot].flags & HELD:
+        slots[slot].flags &= ~HELD
+        tiers[slots[slot].tier].free += 1
+        look(run, tiers, slots[slot].tier)
+
+
+def compete(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, slot: int) -> None:
+    """Take part in the next dispatch."""
+    if settings.per_tier == 0:
+        push_ready(slots, lanes, 0 if slots[slot].attempts == 0 else len(lanes) - 1, slot)
+    elif slots[slot].flags & HELD:
+        slots[slot].flags |= QUEUED
+        run.held_due = pair_push(slots, run.held_due, slot)
+    elif slots[slot].cause != 0:
+        tier = slots[slot].tier
+        slots[slot].flags |= QUEUED
+        tiers[tier].heap = pair_push(slots, tiers[tier].heap, slot)
+        look(run, tiers, tier)
+
+
+def offer(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, streams: Any, slot: int) -> None:
+    """A delivery has come due."""
+    slots[slot].flags |= IS_DUE
+    stream = slots[slot].stream
+    if settings.per_tier == 0 and stream != NONE and streams[stream, 1] != slot:
+        slots[slot].cause = ORDER
+    else:
+        compete(slots, run, settings, lanes, tiers, slot)
+
+
+def enter(
+    slots: Any, run: Any, settings: Any, dues: Any, rings: Any, lanes: Any, tiers: Any, streams: Any,
+    policy_number: int, slot: int,
+) -> None:  # fmt: skip
+    """A delivery begins to wait for its next attempt."""
+    slots[slot].cause = 0
+    if settings.per_tier != 0:
+        tier = policy_number * settings.most_tiers + slots[slot].attempts
+        slots[slot].tier = tier
+        slots[slot].tier_next = NONE
+        slots[slot].flags |= IN_TIER
+        if tiers[tier].head == NONE:
+            tiers[tier].head = slot
+        else:
+            slots[tiers[tier].tail].tier_next = slot
+        tiers[tier].tail = slot
+        look(run, tiers, tier)
+    if slots[slot].due > run.now:
+        wait_until_due(slots, run, dues, rings, slot, policy_number)
+    else:
+        offer(slots, run, settings, lanes, tiers, streams, slot)
+
+
+# --------------------------------------------------------------------------- endpoints
+
+
+def blocked(members: Any, condition: Any, member: int, now: int) -> int:
+    """Why no attempt to a member may start now: a wait cause, 0 if one may."""
+    if condition[member].disabled != 0:
+        return OFF
+    if condition[member].in_flight >= members[member].most_in_flight:
+        return SLOT
+    mode = condition[member].breaker
+    if mode == policy.PROBING or (mode == policy.OPEN and now < condition[member].opened_until):
+        return BREAKER
+    if now < condition[member].rested_until:
+        return RETRY_AFTER
+    if now < condition[member].free_again:
+        return RATE
+    return 0
+
+
+def wake_later(run: Any, condition: Any, wakes: Any, member: int, cause: int) -> None:
+    """Look again at what was set aside once time alone has ended the block."""
+    until = FOREVER
+    if cause == BREAKER and condition[member].breaker == policy.OPEN:
+        until = condition[member].opened_until
+    elif cause == RETRY_AFTER:
+        until = condition[member].rested_until
+    elif cause == RATE:
+        until = condition[member].free_again
+    if until < condition[member].wake_at:
+        condition[member].wake_at = until
+        heap_push(wakes, run.wakes, until, member, member)
+        run.wakes += 1
+
+
+def release(
+    slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, members: Any, condition: Any, wakes: Any,
+    member: int,
+) -> None:  # fmt: skip
+    """Let the first delivery that was set aside compete again, if nothing blocks it any more."""
+    if condition[member].parked != NONE:
+        cause = blocked(members, condition, member, run.now)
+        if cause != 0:
+            wake_later(run, condition, wakes, member, cause)
+            return
+        slot = pop_open(slots, run, condition[member].parked)
+        condition[member].parked = slot
+        if slot != NONE:
+            condition[member].parked = pair_pop(slots, slot)
+            slots[slot].flags &= ~QUEUED
+            compete(slots, run, settings, lanes, tiers, slot)
+
+
+def window_of(cells: Any) -> Window:
+    """A sliding window from its cells."""
+    f, a = cells.failures, cells.attempts
+    return Window(
+        cells.bucket,
+        (f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9]),
+        (a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]),
+    )
+
+
+def keep_window(cells: Any, window: Window) -> None:
+    """Put a sliding window into its cells."""
+    cells.bucket = window.bucket
+    for i in range(policy.RING):
+        cells.failures[i] = window.failures[i]
+        cells.attempts[i] = window.attempts[i]
+
+
+def health_of(cells: Any) -> Health:
+    """What the sender remembers of an endpoint, from its cells."""
+    return Health(
+        cells.breaker,
+        cells.opened_until,
+        window_of(cells.breaker_window),
+        cells.failing_since,
+        cells.consecutive,
+        window_of(cells.disable_window),
+    )
+
+
+def keep_health(cells: Any, health: Health) -> None:
+    """Put what the sender remembers of an endpoint into its cells."""
+    cells.breaker = health.breaker
+    cells.opened_until = health.opened_until
+    cells.failing_since = health.failing_since
+    cells.consecutive = health.consecutive
+    keep_window(cells.breaker_window, health.breaker_window)
+    keep_window(cells.disable_window, health.disable_window)
+
+
+# --------------------------------------------------------------------------- the end of a delivery
+
+
+def record(slots: Any, deliveries: Any, slot: int, state: int, settled: int, delivered: int) -> None:
+    """Write down how a delivery stands."""
+    row = slots[slot].number
+    deliveries[row, 2] = state
+    deliveries[row, 3] = slots[slot].attempts
+    deliveries[row, 4] = delivered
+    deliveries[row, 5] = settled
+    deliveries[row, 6] = slots[slot].due if state == policy.WAITING else -1
+
+
+def settle(
+    slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any,
+    slot: int, state: int,
+) -> None:  # fmt: skip
+    """A final state; the successor of its key may go."""
+    now = run.now
+    slots[slot].state = state
+    slots[slot].flags |= SETTLED
+    let_go(slots, run, tiers, slot)
+    slots[slot].flags &= ~IS_DUE
+    if settings.tracing != 0:
+        record(slots, deliveries, slot, state, now, now if state == policy.STATE_DELIVERED else -1)
+    run.open -= 1
+    stream = slots[slot].stream
+    if stream != NONE and streams[stream, 1] == slot:
+        head = slot
+        while head != NONE and slots[head].flags & SETTLED:
+            following = slots[head].stream_next
+            if head != slot:
+                leave_queue(slots, run, head, IN_STREAM)
+            head = following
+        streams[stream, 1] = head
+        slots[slot].flags &= ~IN_STREAM
+        if head != NONE and slots[head].flags & IS_DUE:
+            compete(slots, run, settings, lanes, tiers, head)
+    leave_queue(slots, run, slot, 0)
+
+
+def luck(slots: Any, settings: Any, members: Any, jitter: int, slot: int) -> float:
+    """The uniform number behind the jitter of the gap before the next attempt."""
+    if jitter == policy.NO_JITTER:
+        return 0.5
+    word, endpoint = unsigned(slots[slot].word), unsigned(members[slots[slot].member].word)
+    return dice.uniform(unsigned(settings.seed), JITTER, word, endpoint, slots[slot].attempts + 1, 0)
+
+
+# --------------------------------------------------------------------------- events
+
+
+def create(
+    slots: Any, run: Any, settings: Any, policies: Any, members: Any, condition: Any, lives: Any, life_points: Any,
+    dues: Any, rings: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any,
+    source: int, event: int, word: int, key: int, member: int,
+) -> None:  # fmt: skip
+    """A new delivery, unless it is over before it begins."""
+    slot = take_slot(slots, run)
+    s = slots[slot]
+    now = run.now
+    s.number = run.next_number
+    run.next_number += 1
+    run.open += 1
+    s.event, s.word, s.member, s.source, s.key = event, word, member, source, key
+    s.created, s.due, s.born = now, now, now
+    s.state, s.attempts, s.gap, s.cause, s.flags, s.standing = policy.WAITING, 0, 0, 0, 0, 0
+    s.deleted, s.stream, s.tier, s.ring, s.row = FOREVER, NONE, NONE, NONE, NONE
+    if settings.tracing != 0:
+        deliveries[s.number, 0] = event
+        deliveries[s.number, 1] = member
+        record(slots, deliveries, slot, policy.WAITING, -1, -1)
+    if members[member].policy == NONE:
+        s.flags |= QUEUED
+        s.next = NONE
+        if condition[member].mail == NONE:
+            condition[member].mail = slot
+        else:
+            slots[condition[member].mail_end].next = slot
+        condition[member].mail_end = slot
+        return
+    rules = policies[members[member].policy]
+    if settings.holds_id != 0 and lives[source].kind >= 0:
+        life = lives[source]
+        points = life_points[life.points_from : life.points_to]
+        seed = unsigned(settings.seed)
+        s.deleted = now + dice.sample_ns(
+            life.kind,
+            life.a,
+            life.b,
+            life.c,
+            points,
+            seed,
+            OBJECT_DELETED,
+            unsigned(word),
+            0,
+            0,
+            0,
+        )
+    if settings.ordering != NO_ORDER:
+        name = member * settings.keys + key if settings.ordering == BY_KEY else member
+        stream = stream_row(streams, name)
+        if streams[stream, 0] == NONE:
+            streams[stream, 0] = name
+            run.streams_used += 1
+        s.stream, s.stream_next = stream, NONE
+        s.flags |= IN_STREAM
+        if streams[stream, 1] == NONE:
+            streams[stream, 1] = slot
+        else:
+            slots[streams[stream, 2]].stream_next = slot
+        streams[stream, 2] = slot
+    s.due = now + policy.first_gap(rules, luck(slots, settings, members, rules.jitter, slot))
+    if condition[member].disabled != 0 and not rules.disable_holds:
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED)
+    elif policy.too_old(rules, s.due, now) and not rules.age_from_first_attempt:
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.EXPIRED)
+    else:
+        enter(slots, run, settings, dues, rings, lanes, tiers, streams, members[member].policy, slot)
+
+
+def begin(
+    slots: Any, run: Any, settings: Any, policies: Any, receivers: Any, members: Any, books: Any,
+    o_first: Any, o_start: Any, o_end: Any, ends: Any, attempts: Any, slot: int,
+) -> None:  # fmt: skip
+    """The request of an attempt leaves: the receiver says what becomes of it, and so its end is known."""
+    s = slots[slot]
+    now, number = run.now, s.attempts
+    m = members[s.member]
+    rules = policies[m.policy]
+    if number == 1 and rules.age_from_first_attempt:
+        s.born = now
+    outages = Outages(o_first[s.member], o_start, o_end)
+    free, starts, ring = (
+        books[m.free : m.free_end],
+        books[m.starts : m.starts_end],
+        books[m.ring : m.ring + 2],
+    )
+    seed, word, endpoint = unsigned(settings.seed), unsigned(s.word), unsigned(m.word)
+    answer = receiver.receive(
+        receivers[m.receiver],
+        outages,
+        free,
+        starts,
+        ring,
+        now,
+        seed,
+        word,
+        endpoint,
+        number,
+    )
+    finished = now + policy.attempt_timeout(rules, number)
+    s.code, s.asked = policy.NO_ANSWER, -1
+    if answer.code != policy.NO_ANSWER and answer.answered <= finished:
+        s.code, s.asked, finished = answer.code, answer.retry_after, answer.answered
+    s.flags &= ~ON_ITS_WAY
+    if settings.tracing != 0:
+        row = run.attempts_out
+        s.row = row
+        attempts[row, 0], attempts[row, 1], attempts[row, 2], attempts[row, 3] = (
+            s.number,
+            number,
+            number,
+            s.due,
+        )
+        attempts[row, 4], attempts[row, 5], attempts[row, 6], attempts[row, 7] = now, -1, -1, 0
+        attempts[row, 8], attempts[row, 9], attempts[row, 10] = answer.processed, answer.served, s.cause
+    run.attempts_out += 1
+    heap_push(ends, run.ends, finished, s.number, slot)
+    run.ends += 1
+
+
+def finish(
+    slots: Any, run: Any, settings: Any, policies: Any, members: Any, condition: Any,
+    dues: Any, wakes: Any, rings: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any, attempts: Any,
+    slot: int,
+) -> bool:  # fmt: skip
+    """An attempt has ended: what that means for its worker, its endpoint and the delivery. False: standstill."""
+    s = slots[slot]
+    now, member = run.now, s.member
+    rules = policies[members[member].policy]
+    action = policy.verdict(rules, s.code)
+    if settings.tracing != 0:
+        attempts[s.row, 5], attempts[s.row, 6] = now, policy.outcome(action, s.code)
+        attempts[s.row, 7] = max(s.code, 0)
+    condition[member].in_flight -= 1
+    if settings.per_tier != 0:
+        tiers[s.tier].free += 1
+        look(run, tiers, s.tier)
+    else:
+        lanes[0 if s.attempts == 1 else len(lanes) - 1].free += 1
+    before = s.due
+    state = decide(
+        slots, run, settings, policies, members, condition, lanes, tiers, streams, deliveries, slot, action
+    )
+    if state == policy.WAITING:
+        s.standing = s.standing + 1 if s.due == before else 0
+        if s.standing > STANDS_STILL:
+            run.culprit = slot
+            return False
+        s.state = policy.WAITING
+    release(slots, run, settings, lanes, tiers, members, condition, wakes, member)
+    if state == policy.WAITING:
+        enter(slots, run, settings, dues, rings, lanes, tiers, streams, members[member].policy, slot)
+    return True
+
+
+def decide(
+    slots: Any, run: Any, settings: Any, policies: Any, members: Any, condition: Any,
+    lanes: Any, tiers: Any, streams: Any, deliveries: Any, slot: int, action: int,
+) -> int:  # fmt: skip
+    """What an attempt that has ended means for its endpoint and for the delivery, which may be settled."""
+    s = slots[slot]
+    now, member = run.now, s.member
+    m, c = members[member], condition[member]
+    rules = policies[m.policy]
+    failed = action != policy.SUCCESS
+    if m.watched != 0:
+        keep_health(c, policy.health_after(rules, health_of(c), now, failed, s.flags & PROBE != 0))
+        s.flags &= ~PROBE
+    if not failed:
+        if rules.budget_ratio >= 0:
+            full = policy.budget_after_success(rules, Budget(c.tokens, c.budget_at), now)
+            c.tokens, c.budget_at = full.tokens, full.at
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.STATE_DELIVERED)
+        return policy.STATE_DELIVERED
+    rest = policy.endpoint_rest(rules, s.attempts, s.asked)
+    c.rested_until = max(c.rested_until, now + rest)
+    if action == policy.DISABLE or (m.watched != 0 and policy.disables(rules, health_of(c), now)):
+        c.disabled = 1
+        if not rules.disable_holds:
+            for other in range(run.slots_used):
+                o = slots[other]
+                if o.member == member and o.state == policy.WAITING and o.flags & SETTLED == 0:
+                    settle(slots, run, settings, lanes, tiers, streams, deliveries, other, policy.DROPPED)
+    if action == policy.DROP or action == policy.DISABLE or (c.disabled != 0 and not rules.disable_holds):
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED)
+        return policy.DROPPED
+    u = luck(slots, settings, members, rules.jitter, slot)
+    state, due, gap = policy.retry(rules, s.attempts, now, s.born, s.gap, s.asked, u)
+    if state == policy.WAITING and rules.budget_ratio >= 0:
+        paid, left = policy.budget_take(rules, Budget(c.tokens, c.budget_at), now)
+        c.tokens, c.budget_at = left.tokens, left.at
+        if not paid:
+            state = policy.DEAD
+    s.due, s.gap = due, gap
+    if state != policy.WAITING:
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, state)
+    return state
+
+
+def poll(
+    slots: Any, run: Any, settings: Any, receivers: Any, members: Any, condition: Any,
+    o_first: Any, o_start: Any, o_end: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any, attempts: Any,
+    polls: Any, member: int,
+) -> None:  # fmt: skip
+    """An endpoint fetches what waits for it, unless it is out."""
+    now = run.now
+    outages = Outages(o_first[member], o_start, o_end)
+    if receiver.any_outage(receivers[members[member].receiver], outages, now):
+        return
+    returned = 0
+    slot = condition[member].mail
+    condition[member].mail = NONE
+    row = run.polls_out
+    run.polls_out += 1
+    while slot != NONE:
+        s = slots[slot]
+        following = s.next
+        s.attempts = 1
+        s.flags &= ~QUEUED
+        if settings.tracing != 0:
+            at = run.attempts_out
+            attempts[at, 0], attempts[at, 1], attempts[at, 2], attempts[at, 3] = s.number, 1, 0, s.created
+            attempts[at, 4], attempts[at, 5], attempts[at, 6] = now, now, policy.DELIVERED
+            attempts[at, 7], attempts[at, 8], attempts[at, 9] = receiver.OK, now, now
+            attempts[at, 10] = POLL if now > s.created else 0
+        run.attempts_out += 1
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.STATE_DELIVERED)
+        returned += 1
+        slot = following
+    if settings.tracing != 0:
+        polls[row, 0], polls[row, 1], polls[row, 2] = member, now, returned
+
+
+# --------------------------------------------------------------------------- dispatch
+
+
+def next_to_start(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any) -> int:
+    """Take the first due delivery that a worker can start; ``NONE``: there is none."""
+    if settings.per_tier != 0:
+        take_heads(slots, run, tiers)
+        slot = pop_open(slots, run, run.held_due)
+        run.held_due = slot
+        if slot != NONE:
+            run.held_due = pair_pop(slots, slot)
+            slots[slot].flags &= ~QUEUED
+        return slot
+    best, best_lane = NONE, 0
+    for lane in range(len(lanes)):
+        if lanes[lane].free > 0:
+            slot = first_ready(slots, run, lanes, lane)
+            if slot != NONE and (best == NONE or earlier(slots, slot, best)):
+                best, best_lane = slot, lane
+    if best != NONE:
+        take_ready(slots, run, lanes, best_lane, best)
+    return best
+
+
+def start_or_park(
+    slots: Any, run: Any, settings: Any, policies: Any, receivers: Any, members: Any, condition: Any, books: Any,
+    o_first: Any, o_start: Any, o_end: Any, ends: Any, wakes: Any, lanes: Any, tiers: Any, streams: Any,
+    deliveries: Any, attempts: Any, slot: int,
+) -> None:  # fmt: skip
+    """Start a due delivery, or set it aside until what blocks it has gone."""
+    s = slots[slot]
+    now, member = run.now, s.member
+    if s.stream != NONE and streams[s.stream, 1] != slot:
+        s.cause = ORDER
+        let_go(slots, run, tiers, slot)
+        return
+    cause = blocked(members, condition, member, now)
+    if cause != 0:
+        s.cause = cause
+        let_go(slots, run, tiers, slot)
+        s.flags |= QUEUED
+        condition[member].parked = pair_push(slots, condition[member].parked, slot)
+        wake_later(run, condition, wakes, member, cause)
+        return
+    if s.deleted <= now:
+        let_go(slots, run, tiers, slot)
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.VANISHED)
+        release(slots, run, settings, lanes, tiers, members, condition, wakes, member)
+        return
+    if s.due == now:
+        s.cause = 0
+    elif s.cause == 0:
+        s.cause = HEAD_OF_LINE if settings.per_tier != 0 else WORKER
+    s.attempts += 1
+    s.state = policy.IN_FLIGHT
+    s.flags &= ~(HELD | IS_DUE)
+    if settings.per_tier == 0:
+        lanes[0 if s.attempts == 1 else len(lanes) - 1].free -= 1
+    c = condition[member]
+    c.in_flight += 1
+    if c.breaker == policy.OPEN:
+        s.flags |= PROBE
+        c.breaker = policy.PROBING
+    if members[member].rate != 0:
+        c.free_again = now + members[member].rate
+    if settings.overhead > 0:
+        s.flags |= ON_ITS_WAY
+        heap_push(ends, run.ends, now + settings.overhead, s.number, slot)
+        run.ends += 1
+    else:
+        begin(
+            slots,
+            run,
+            settings,
+            policies,
+            receivers,
+            members,
+            books,
+            o_first,
+            o_start,
+            o_end,
+            ends,
+            attempts,
+            slot,
+        )
+    release(slots, run, settings, lanes, tiers, members, condition, wakes, member)
+
+
+# --------------------------------------------------------------------------- the loop
+
+
+def advance(
+    settings_: Any, run_: Any, policies: Any, receivers: Any, members: Any, condition: Any, books: Any,
+    o_first: Any, o_start: Any, o_end: Any, cells: Any, cursors: Any, source_words: Any, fan_from: Any, fan: Any,
+    type_codes: Any, lives: Any, life_points: Any, slots: Any, ends: Any, dues: Any, wakes: Any, rings: Any,
+    lanes: Any, tiers: Any, streams: Any, workers: Any,
+    events: Any, deliveries: Any, attempts: Any, polls: Any,
+) -> int:  # fmt: skip
+    """Run until there is a reason to return; ``engine_compiled`` says what the arrays hold."""
+    settings, run = settings_[0], run_[0]
+    steps = 0
+    while run.open > 0 or run.producing > 0:
+        steps += 1
+        if steps > STEPS_PER_PAUSE:
+            return PAUSED
+        if run.wakes + 4 > len(wakes):
+            return NEED_WAKES
+        if run.attempts_out >= len(attempts) and settings.tracing != 0:
+            return NEED_ROWS
+
+        source, event_time = NONE, FOREVER
+        for i in range(len(cursors)):
+            if cursors[i].time < event_time:
+                source, event_time = i, cursors[i].time
+        worker_time = workers[run.step, 0] if run.step < len(workers) else FOREVER
+        end_time = ends[0, 0] if run.ends > 0 else FOREVER
+        wake_time = wakes[0, 0] if run.wakes > 0 else FOREVER
+        due_time = dues[0, 0] if run.dues > 0 else FOREVER
+        soonest = min(min(worker_time, end_time), min(min(wake_time, due_time), event_time))
+
+        if soonest > run.now:
+            slot = next_to_start(slots, run, settings, lanes, tiers)
+            if slot != NONE:
+                start_or_park(
+                    slots, run, settings, policies, receivers, members, condition, books, o_first, o_start, o_end,
+                    ends, wakes, lanes, tiers, streams, deliveries, attempts, slot,
+                )  # fmt: skip
+                continue
+        if soonest > settings.end:
+            run.now = settings.end
+            return DONE
+
+        if worker_time == soonest:
+            run.now = soonest
+            lanes[0].free += workers[run.step, 1]
+            run.step += 1
+        elif end_time == soonest:
+            run.now = soonest
+            slot = ends[0, 2]
+            heap_pop(ends, run.ends)
+            run.ends -= 1
+            if slots[slot].flags & ON_ITS_WAY:
+                begin(
+                    slots, run, settings, policies, receivers, members, books, o_first, o_start, o_end, ends,
+                    attempts, slot,
+                )  # fmt: skip
+            elif not finish(
+                slots, run, settings, policies, members, condition, dues, wakes, rings, lanes, tiers, streams,
+                deliveries, attempts, slot,
+            ):  # fmt: skip
+                return STANDSTILL
+        elif wake_time == soonest:
+            member = wakes[0, 2]
+            if members[member].poll > 0:
+                if settings.tracing != 0 and (
+                    run.attempts_out + run.open > len(attempts) or run.polls_out >= len(polls)
+                ):
+                    run.wanted = run.open
+                    return NEED_ROWS
+                run.now = soonest
+                heap_pop(wakes, run.wakes)
+                heap_push(wakes, run.wakes - 1, soonest + members[member].poll, member, member)
+                poll(
+                    slots, run, settings, receivers, members, condition, o_first, o_start, o_end, lanes, tiers,
+                    streams, deliveries, attempts, polls, member,
+                )  # fmt: skip
+            else:
+                run.now = soonest
+                heap_pop(wakes, run.wakes)
+                run.wakes -= 1
+                if condition[member].wake_at == soonest:
+                    condition[member].wake_at = FOREVER
+                    release(slots, run, settings, lanes, tiers, members, condition, wakes, member)
+        elif due_time == soonest:
+            run.now = soonest
+            slot = pop_due(slots, run, dues, rings)
+            leave_queue(slots, run, slot, QUEUED)
+            if slots[slot].flags & SETTLED == 0:
+                offer(slots, run, settings, lanes, tiers, streams, slot)
+        elif cursors[source].position == cursors[source].length:
+            if cursors[source].done == 0:
+                run.wanted = source
+                return NEED_EVENTS
+            run.now = soonest  # the horizon
+            run.producing -= 1
+            cursors[source].time = FOREVER
+        else:
+            cursor = cursors[source]
+            i = cursor.position
+            kind = cursor.types + cells[source, TYPE, i]
+            key = cells[source, KEY, i]
+            total = 0
+            for f in range(fan_from[kind], fan_from[kind + 1]):
+                total += 1 if fan[f, 2] != 0 else fan[f, 1]
+            run.wanted = total
+            if run.slots_used + total > len(slots) + run.free_slots:
+                return NEED_SLOTS
+            if settings.ordering != NO_ORDER and 2 * (run.streams_used + total) >= len(streams):
+                return NEED_STREAMS
+            if settings.tracing != 0 and (
+                run.next_number + total > len(deliveries) or run.events_out >= len(events)
+            ):
+                return NEED_ROWS
+            run.now = soonest
+            event = run.events_out
+            run.events_out += 1
+            index = cursor.index
+            if settings.tracing != 0:
+                events[event, 0], events[event, 1], events[event, 2] = source, index, type_codes[kind]
+                events[event, 3], events[event, 4], events[event, 5] = key, cells[source, SEQ, i], soonest
+            cursor.index += 1
+            cursor.position += 1
+            if cursor.position < cursor.length:
+                cursor.time = cells[source, TIME, i + 1]
+            elif cursor.done != 0:
+                cursor.time = settings.horizon
+            word = source_words[source] + index
+            for f in range(fan_from[kind], fan_from[kind + 1]):
+                first, last = fan[f, 0], fan[f, 0] + fan[f, 1]
+                if fan[f, 2] != 0:
+                    first = fan[f, 0] + key % fan[f, 1]
+                    last = first + 1
+                for member in range(first, last):
+                    create(
+                        slots, run, settings, policies, members, condition, lives, life_points, dues, rings, lanes,
+                        tiers, streams, deliveries, source, event, word, cursor.keys + key, member,
+                    )  # fmt: skip
+    return DONE
+
+
+COMPILABLE = (
+    unsigned,
+    take_slot,
+    leave_queue,
+    wait_until_due,
+    pop_due,
+    push_ready,
+    first_ready,
+    take_ready,
+    pop_open,
+    look,
+    take_heads,
+    let_go,
+    compete,
+    offer,
+    enter,
+    blocked,
+    wake_later,
+    release,
+    window_of,
+    keep_window,
+    health_of,
+    keep_health,
+    record,
+    settle,
+    luck,
+    create,
+    begin,
+    finish,
+    decide,
+    poll,
+    next_to_start,
+    start_or_park,
+)
