@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sim import presets
-from sim.blocks import PolicyBlock
+from sim.blocks_policy import PolicyBlock
 from sim.errors import ScenarioError
 from sim.policy import FOREVER
 from sim.scenario import UNDOCUMENTED, schedule_runs

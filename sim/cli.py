@@ -28,7 +28,7 @@ def add_to(app: typer.Typer) -> None:
 
 def run(
     scenario: Annotated[str, typer.Argument(help="Name of a bundled scenario, or path of a file.")],
-    engine: Annotated[str, typer.Option(help="auto or simpy; the result is the same.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, or one by name; the result is the same.")] = "auto",
     seed: Annotated[int | None, typer.Option(help="Instead of the seed of the scenario.")] = None,
     overrides: Annotated[
         list[str] | None,

@@ -125,8 +125,8 @@ class Endpoint:
         self.rested_until = 0
         """Until when it has asked not to be called at all."""
         self.disabled = False
-        self.parked: Ranked = []
-        """Due deliveries that the endpoint blocks."""
+        self.parked: dict[Lane | Tier, Ranked] = {}
+        """Due deliveries that the endpoint blocks, by the pool whose worker they need."""
         self.wake_at = FOREVER
 
     def blocked(self, now: int) -> int:
@@ -228,6 +228,10 @@ class Dispatcher:
         """The pool that serves an attempt number."""
         return self.lanes[0] if attempt_number == 1 else self.lanes[-1]
 
+    def pool(self, delivery: Delivery) -> Lane | Tier:
+        """The pool whose worker a waiting delivery needs."""
+        return delivery.tier if delivery.tier is not None else self.lane(delivery.attempts + 1)
+
     def look(self, tier: Tier) -> None:
         """Let a tier's free workers look at its queue."""
         if tier.free > 0:
@@ -272,7 +276,10 @@ class Dispatcher:
             head.held = True
             if head.is_due:
                 push(self.held_due, head)
-        return pop_waiting(self.held_due)
+        while (delivery := pop_waiting(self.held_due)) is not None:
+            if delivery.held:  # or else it was listed twice: its predecessor vanished while it was due itself
+                return delivery
+        return None
 
     def start_or_park(self, delivery: Delivery) -> None:
         """Give a due delivery its turn, or set it aside until what blocks it has gone."""
@@ -286,7 +293,7 @@ class Dispatcher:
         if cause:
             delivery.cause = cause
             self.let_go(delivery)
-            push(endpoint.parked, delivery)
+            push(endpoint.parked.setdefault(self.pool(delivery), []), delivery)
             self.wake_endpoint(endpoint, endpoint.blocked_until(cause))
             return
         if delivery.deleted_at <= now:
@@ -350,13 +357,16 @@ class Dispatcher:
                 self.compete(stream[0])
 
     def release(self, endpoint: Endpoint) -> None:
-        """Let the first delivery that was set aside compete again, if nothing blocks it any more."""
-        if endpoint.parked:
+        """Let the first delivery of every pool that was set aside compete again, if nothing blocks it any more."""
+        pools = [pool for pool, parked in endpoint.parked.items() if parked]
+        if pools:
             cause = endpoint.blocked(self.env.now)
             if cause:
                 self.wake_endpoint(endpoint, endpoint.blocked_until(cause))
-            elif (delivery := pop_waiting(endpoint.parked)) is not None:
-                self.compete(delivery)
+                return
+            for pool in pools:
+                if (delivery := pop_waiting(endpoint.parked[pool])) is not None:
+                    self.compete(delivery)
 
     def wake_endpoint(self, endpoint: Endpoint, until: int) -> None:
         """Look again at what was set aside once time has ended the block."""

@@ -129,7 +129,9 @@ def _receiver_records(model: Model, sizes: dict[str, int]) -> Any:
                 record[name] = (*value[:4], _points(value.points, sizes["points"]))
             elif isinstance(value, tuple):
                 room = len(record[name])
-                rest = receiver.NOTHING if name == "fault_kind" else value[-1] if name == "latency_from" else 0
+                rest = (
+                    receiver.NOTHING if name == "fault_kind" else value[-1] if name == "latency_from" else 0
+                )
                 record[name] = _filled(value, room, rest)
             else:
                 record[name] = value
@@ -190,7 +192,7 @@ class _Run:
         model = self.model
         self.members = np.zeros(len(model.members), dtype=loop.MEMBER)
         self.condition = np.zeros(len(model.members), dtype=loop.CONDITION)
-        for name, value in (("wake_at", FOREVER), ("parked", -1), ("mail", -1), ("failing_since", -1)):
+        for name, value in (("wake_at", FOREVER), ("mail", -1), ("failing_since", -1)):
             self.condition[name] = value
         books: list[int] = []
         faults = self.receivers["fault_kind"].shape[1]
@@ -240,7 +242,14 @@ class _Run:
             (life.deleted_after if life is not None else None) or dice.Distribution(-1, 0.0, 0.0, 0.0, ())
             for life in model.lives
         ]
-        kinds = [("kind", "i8"), ("a", "f8"), ("b", "f8"), ("c", "f8"), ("points_from", "i8"), ("points_to", "i8")]
+        kinds = [
+            ("kind", "i8"),
+            ("a", "f8"),
+            ("b", "f8"),
+            ("c", "f8"),
+            ("points_from", "i8"),
+            ("points_to", "i8"),
+        ]
         self.lives = np.zeros(len(lives), dtype=np.dtype(kinds))
         points: list[float] = []
         for i, life in enumerate(lives):
@@ -263,9 +272,13 @@ class _Run:
         elif lanes is None:
             steps = model.workers_at()
             counts = [steps[0][1]]
-            changes = [(at, count - before) for (_, before), (at, count) in zip(steps, steps[1:], strict=False)]
+            changes = [
+                (at, count - before) for (_, before), (at, count) in zip(steps, steps[1:], strict=False)
+            ]
             self.workers = np.array(changes, dtype=np.int64).reshape(-1, 2)
         self.lanes, self.tiers = _pools(counts or [0]), _pools(tiers or [0])
+        pools = self.most_tiers if per_tier else len(self.lanes)
+        self.parked = np.full((len(model.members), pools), queues.NONE, dtype=np.int64)
 
     def refill(self, source: int) -> None:
         """Make a producer's next events."""
@@ -305,8 +318,8 @@ class _Run:
     def advance(self) -> int:
         """Let the loop run until it returns."""
         reason: int = _advance()(
-            self.settings, self.run, self.policies, self.receivers, self.members, self.condition, self.books,
-            self.o_first, self.o_start, self.o_end, self.cells, self.cursors, self.source_words, self.fan_from,
+            self.settings, self.run, self.policies, self.receivers, self.members, self.condition,
+            self.parked, self.books, self.o_first, self.o_start, self.o_end, self.cells, self.cursors, self.source_words, self.fan_from,
             self.fan, self.type_codes, self.lives, self.life_points, self.slots, self.ends, self.dues, self.wakes,
             self.rings, self.lanes, self.tiers, self.streams, self.workers, self.events, self.deliveries,
             self.attempts, self.polls,
@@ -321,7 +334,10 @@ class _Run:
         rows = still["number"]
         self.deliveries[rows, 2] = still["state"]
         self.deliveries[rows, 3] = still["attempts"]
-        self.deliveries[rows, 6] = np.where(still["state"] == policy.WAITING, still["due"], -1)
+        waiting = still["state"] == policy.WAITING
+        self.deliveries[rows, 6] = np.where(waiting, still["due"], -1)
+        off = waiting & (self.condition["disabled"][still["member"]] != 0)
+        self.deliveries[rows, 7] = np.where(off, policy.BY_DISABLING, 0)
         return Columns(
             events=self.events[: run["events_out"]],
             deliveries=self.deliveries[: run["next_number"]],

@@ -21,6 +21,7 @@ from sim.clock import Clock
 from sim.dispatch import CAUSES, Delivery, Dispatcher, Endpoint
 from sim.errors import ScenarioError
 from sim.model import Member, Model
+from sim.receiver import NEVER
 from sim.trace import (
     ATTEMPT_COLUMNS,
     DELIVERY_COLUMNS,
@@ -38,7 +39,9 @@ UserReceivers = Mapping[str, UserReceiver | Callable[[str], UserReceiver]]
 Receive = Callable[[int, int, int], tuple[int, int, int, int, int]]
 """(now, event word, attempt number) → the parts of an ``Answer``."""
 
-FINISHED, OUTCOME, STATUS = (ATTEMPT_COLUMNS.index(name) for name in ("finished", "outcome", "status"))
+FINISHED, OUTCOME, STATUS, PROCESSED, SERVED = (
+    ATTEMPT_COLUMNS.index(name) for name in ("finished", "outcome", "status", "processed", "served")
+)
 STANDSTILL = 10_000
 """Attempts of one delivery at one instant after which time is taken to stand still."""
 
@@ -124,7 +127,7 @@ class Simulation:
         now = self.env.now
         word = (self.model.sources[source].word + index) & dice.MASK
         delivery = Delivery(len(self.deliveries) // len(DELIVERY_COLUMNS), event, word, now, endpoint)
-        self.deliveries.extend((event, endpoint.index, policy.WAITING, 0, NOT_YET, NOT_YET, NOT_YET))
+        self.deliveries.extend((event, endpoint.index, policy.WAITING, 0, NOT_YET, NOT_YET, NOT_YET, 0))
         self.open[delivery.number] = delivery
         rules = endpoint.policy
         if rules is None:
@@ -135,9 +138,9 @@ class Simulation:
         self.dispatcher.arrange(delivery, source, key)
         delivery.due = now + policy.first_gap(rules, self.luck(delivery))
         if endpoint.disabled and not rules.disable_holds:
-            self.settle(delivery, policy.DROPPED)
+            self.settle(delivery, policy.DROPPED, policy.BY_DISABLING)
         elif policy.too_old(rules, delivery.due, now) and not rules.age_from_first_attempt:
-            self.settle(delivery, policy.EXPIRED)
+            self.settle(delivery, policy.EXPIRED, policy.BY_AGE)
         else:
             self.env.process(self.deliver(delivery))
 
@@ -159,9 +162,14 @@ class Simulation:
         env, endpoint, number = self.env, delivery.endpoint, delivery.attempts
         rules = endpoint.policy
         assert rules is not None
-        if self.overhead:
-            yield env.at(env.now + self.overhead, clock.ATTEMPT, delivery.number)
-        started = env.now
+        started = env.now + self.overhead
+        row = len(self.attempts)
+        cause, due = delivery.cause, delivery.due
+        self.attempts.extend(
+            (delivery.number, number, number, due, started, NOT_YET, NO_OUTCOME, 0, NEVER, NEVER, cause)
+        )
+        if self.overhead:  # the run may end in it
+            yield env.at(started, clock.ATTEMPT, delivery.number)
         if number == 1 and rules.age_from_first_attempt:
             delivery.born = started
         if endpoint.index in self.own_receivers:
@@ -176,11 +184,7 @@ class Simulation:
             code, asked = policy.NO_ANSWER, -1  # the receiver does not know that the sender has given up
         else:
             finished = answered
-        row = len(self.attempts)
-        cause, due = delivery.cause, delivery.due
-        self.attempts.extend(
-            (delivery.number, number, number, due, started, NOT_YET, NO_OUTCOME, 0, processed, served, cause)
-        )
+        self.attempts[row + PROCESSED], self.attempts[row + SERVED] = processed, served
 
         yield env.at(finished, clock.ATTEMPT, delivery.number)
         action = policy.verdict(rules, code)
@@ -208,8 +212,11 @@ class Simulation:
         endpoint.rested_until = max(endpoint.rested_until, now + rest)
         if action == policy.DISABLE or policy.disables(rules, endpoint.health, now):
             self.disable(endpoint, rules)
-        if action in (policy.DROP, policy.DISABLE) or (endpoint.disabled and not rules.disable_holds):
-            self.settle(delivery, policy.DROPPED)
+        if action in (policy.DROP, policy.DISABLE):
+            self.settle(delivery, policy.DROPPED, policy.BY_VERDICT)
+            return
+        if endpoint.disabled and not rules.disable_holds:
+            self.settle(delivery, policy.DROPPED, policy.BY_DISABLING)
             return
         before = delivery.due
         state, delivery.due, delivery.gap = policy.retry(
@@ -217,12 +224,14 @@ class Simulation:
         )
         if state == policy.WAITING and rules.budget_ratio >= 0:
             paid, endpoint.budget = policy.budget_take(rules, endpoint.budget, now)
-            state = state if paid else policy.DEAD
+            if not paid:
+                self.settle(delivery, policy.DEAD, policy.BY_BUDGET)
+                return
         if state == policy.WAITING:
             self.require_progress(delivery, before)
             delivery.state = state
         else:
-            self.settle(delivery, state)
+            self.settle(delivery, state, policy.BY_AGE if state == policy.EXPIRED else policy.BY_ATTEMPTS)
 
     def luck(self, delivery: Delivery) -> float:
         """The uniform number behind the jitter of the gap before the next attempt."""
@@ -238,9 +247,10 @@ class Simulation:
             0,
         )
 
-    def settle(self, delivery: Delivery, state: int) -> None:
-        """A final state."""
+    def settle(self, delivery: Delivery, state: int, cause: int = 0) -> None:
+        """A final state, and why."""
         delivery.state = state
+        delivery.cause = cause
         delivery.settled = self.env.now
         self.dispatcher.forget(delivery)
         self.record(delivery)
@@ -250,7 +260,7 @@ class Simulation:
 
     def vanish(self, delivery: Delivery) -> None:
         """The object of an event is gone when its attempt would start: there is nothing to send."""
-        self.settle(delivery, policy.VANISHED)
+        self.settle(delivery, policy.VANISHED, policy.BY_OBJECT)
 
     def disable(self, endpoint: Endpoint, rules: policy.Policy) -> None:
         """Switch an endpoint off: what waits for it is dropped, or held until the end of the run."""
@@ -258,7 +268,7 @@ class Simulation:
         if not rules.disable_holds:
             for delivery in list(self.open.values()):  # in order of creation
                 if delivery.endpoint is endpoint and delivery.state == policy.WAITING:
-                    self.settle(delivery, policy.DROPPED)
+                    self.settle(delivery, policy.DROPPED, policy.BY_DISABLING)
 
     def require_progress(self, delivery: Delivery, due_before: int) -> None:
         """Refuse retries without a gap against a receiver that fails in no time: time would stand still."""
@@ -321,10 +331,13 @@ class Simulation:
         self.deliveries[row + 4] = delivery.delivered
         self.deliveries[row + 5] = delivery.settled
         self.deliveries[row + 6] = delivery.due if delivery.state == policy.WAITING else NOT_YET
+        self.deliveries[row + 7] = delivery.cause
 
     def columns(self) -> Columns:
         """What was recorded, as integers."""
         for delivery in self.open.values():
+            held = delivery.endpoint.disabled and delivery.state == policy.WAITING
+            delivery.cause = policy.BY_DISABLING if held else 0
             self.record(delivery)
         return Columns(
             events=_rows(self.events, EVENT_COLUMNS),

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+LONGEST_SHOWN = 60
+"""Characters of a wrong value that a message shows."""
 
 
 class Problem(NamedTuple):
@@ -11,16 +15,19 @@ class Problem(NamedTuple):
 
     path: str
     value: object
+    """What was found; None where there is nothing to show."""
     rule: str
 
     def __str__(self) -> str:
-        found = "" if self.value is None else f" is {_shown(self.value)};"
+        found = "" if self.value is None else f" is {shown(self.value)};"
         return f"{self.path}{found} {self.rule}" if self.path else self.rule
 
 
-def _shown(value: object) -> str:
-    text = value if isinstance(value, str) else repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}…"
+class Empty:
+    """Stands for a key that was given without a value."""
+
+
+EMPTY = Empty()
 
 
 class ScenarioError(ValueError):
@@ -33,3 +40,92 @@ class ScenarioError(ValueError):
         self.source = source
         lead = f"{source}: " if source else ""
         super().__init__("\n".join(f"{lead}{problem}" for problem in self.problems))
+
+
+def nearest(word: object, known: Iterable[str]) -> str:
+    """``; did you mean …?`` with the known word that looks most like this one; empty if none does."""
+    near = difflib.get_close_matches(str(word)[:LONGEST_SHOWN], list(known), n=1, cutoff=0.5)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+# --------------------------------------------------------------------------- values, as a file writes them
+
+
+def shown(value: object) -> str:
+    """A value on one line and not too long, as YAML would have it."""
+    text = _flow(value, depth=0)
+    return text if len(text) <= LONGEST_SHOWN else f"{text[: LONGEST_SHOWN - 1]}…"
+
+
+def _flow(value: object, depth: int) -> str:
+    if isinstance(value, str):
+        plain = bool(value) and value == value.strip() and value.isprintable()
+        return value[: LONGEST_SHOWN + 1] if plain else repr(value[: LONGEST_SHOWN + 1])
+    if isinstance(value, Empty) or value is None:
+        return "empty" if depth == 0 else ""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping | list | tuple) and depth > 3:
+        return "…"
+    # an item takes three characters at least, so those beyond would not be seen
+    if isinstance(value, Mapping):
+        pairs = list(value.items())[:LONGEST_SHOWN]
+        return "{" + ", ".join(f"{_flow(k, depth + 1)}: {_flow(v, depth + 1)}" for k, v in pairs) + "}"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_flow(item, depth + 1) for item in value[:LONGEST_SHOWN]) + "]"
+    if isinstance(value, int | float):
+        try:
+            return repr(value)
+        except ValueError:  # Python does not write out thousands of digits
+            return "a number of thousands of digits"
+    return f"a {type(value).__name__}"
+
+
+# --------------------------------------------------------------------------- pydantic's errors in our words
+
+_RULES = {
+    "missing": "is required",
+    "model_type": "must be a mapping",
+    "dict_type": "must be a mapping (name: value)",
+    "tuple_type": "must be a list, such as [a, b]",
+    "too_short": "must have at least one entry",
+    "string_type": "must be text; put it in quotes if it is meant",
+    "string_too_short": "must not be empty",
+}
+
+
+def explained(error: Mapping[str, Any]) -> str:
+    """The rule that a pydantic error speaks of."""
+    kind, context = error["type"], error.get("ctx") or {}
+    if kind == "rule":
+        return str(context["rule"])
+    if kind == "value_error":
+        return str(context["error"])
+    if kind == "literal_error":
+        words = str(context["expected"]).replace("'", "")
+        return f"must be {words}{nearest(error['input'], words.replace(' or ', ', ').split(', '))}"
+    return _RULES.get(kind) or str(error["msg"]).replace("Input should be", "must be", 1)
+
+
+def problem(error: Mapping[str, Any]) -> Problem:
+    """A pydantic error as a problem: the path of keys as ``--set`` takes it, the value, the rule."""
+    keys = [str(part) for part in error["loc"]]
+    context = error.get("ctx") or {}
+    value: object = error["input"]
+    if "key" in context:
+        keys.append(str(context["key"]))
+        value = context["value"]
+    elif keys and keys[-1] == "[key]":  # a key of a mapping is at fault, not what stands below it
+        keys.pop(-2)
+        keys.pop()
+        return Problem(path_of(keys), value, "must be text to be a key here; put it in quotes")
+    if error["type"] == "missing":
+        return Problem(path_of(keys), None, explained(error))
+    if value is None and context.get("key") is None:
+        value = EMPTY
+    return Problem(path_of(keys), value, explained(error))
+
+
+def path_of(keys: Iterable[str]) -> str:
+    """Keys joined by dots; a key with dots stands in quotes."""
+    return ".".join(f'"{key}"' if "." in key or not key else key for key in keys)

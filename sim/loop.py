@@ -59,9 +59,7 @@ RUN = np.dtype(
 )
 """What changes over a run; one record."""
 
-SETTINGS = np.dtype(
-    integers("horizon end seed overhead per_tier ordering holds_id keys tracing most_tiers")
-)
+SETTINGS = np.dtype(integers("horizon end seed overhead per_tier ordering holds_id keys tracing most_tiers"))
 """What does not; one record."""
 NO_ORDER, BY_KEY, BY_ENDPOINT = 0, 1, 2
 
@@ -73,7 +71,7 @@ MEMBER = np.dtype(
 _WINDOW = [("bucket", "i8"), ("failures", "i8", (policy.RING,)), ("attempts", "i8", (policy.RING,))]
 CONDITION = np.dtype(
     [
-        *integers("in_flight free_again rested_until disabled wake_at parked mail mail_end"),
+        *integers("in_flight free_again rested_until disabled wake_at mail mail_end"),
         *integers("breaker opened_until failing_since consecutive budget_at"),
         ("tokens", "f8"),
         ("breaker_window", _WINDOW),
@@ -267,8 +265,9 @@ def compete(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, slot: i
     if settings.per_tier == 0:
         push_ready(slots, lanes, 0 if slots[slot].attempts == 0 else len(lanes) - 1, slot)
     elif slots[slot].flags & HELD:
-        slots[slot].flags |= QUEUED
-        run.held_due = pair_push(slots, run.held_due, slot)
+        if slots[slot].flags & QUEUED == 0:
+            slots[slot].flags |= QUEUED
+            run.held_due = pair_push(slots, run.held_due, slot)
     elif slots[slot].cause != 0:
         tier = slots[slot].tier
         slots[slot].flags |= QUEUED
@@ -344,21 +343,25 @@ def wake_later(run: Any, condition: Any, wakes: Any, member: int, cause: int) ->
 
 
 def release(
-    slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, members: Any, condition: Any, wakes: Any,
-    member: int,
+    slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, members: Any, condition: Any, parked: Any,
+    wakes: Any, member: int,
 ) -> None:  # fmt: skip
-    """Let the first delivery that was set aside compete again, if nothing blocks it any more."""
-    if condition[member].parked != NONE:
-        cause = blocked(members, condition, member, run.now)
-        if cause != 0:
-            wake_later(run, condition, wakes, member, cause)
-            return
-        slot = pop_open(slots, run, condition[member].parked)
-        condition[member].parked = slot
-        if slot != NONE:
-            condition[member].parked = pair_pop(slots, slot)
-            slots[slot].flags &= ~QUEUED
-            compete(slots, run, settings, lanes, tiers, slot)
+    """Let the first delivery of every pool that was set aside compete again, if nothing blocks it any more."""
+    known = False
+    for pool in range(parked.shape[1]):
+        if parked[member, pool] != NONE:
+            if not known:
+                known = True
+                cause = blocked(members, condition, member, run.now)
+                if cause != 0:
+                    wake_later(run, condition, wakes, member, cause)
+                    return
+            slot = pop_open(slots, run, parked[member, pool])
+            parked[member, pool] = slot
+            if slot != NONE:
+                parked[member, pool] = pair_pop(slots, slot)
+                slots[slot].flags &= ~QUEUED
+                compete(slots, run, settings, lanes, tiers, slot)
 
 
 def window_of(cells: Any) -> Window:
@@ -412,15 +415,17 @@ def record(slots: Any, deliveries: Any, slot: int, state: int, settled: int, del
     deliveries[row, 4] = delivered
     deliveries[row, 5] = settled
     deliveries[row, 6] = slots[slot].due if state == policy.WAITING else -1
+    deliveries[row, 7] = slots[slot].cause
 
 
 def settle(
     slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any,
-    slot: int, state: int,
+    slot: int, state: int, cause: int,
 ) -> None:  # fmt: skip
-    """A final state; the successor of its key may go."""
+    """A final state, and why; the successor of its key may go."""
     now = run.now
     slots[slot].state = state
+    slots[slot].cause = cause
     slots[slot].flags |= SETTLED
     let_go(slots, run, tiers, slot)
     slots[slot].flags &= ~IS_DUE
@@ -515,9 +520,11 @@ def create(
         streams[stream, 2] = slot
     s.due = now + policy.first_gap(rules, luck(slots, settings, members, rules.jitter, slot))
     if condition[member].disabled != 0 and not rules.disable_holds:
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED)
+        settle(
+            slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED, policy.BY_DISABLING
+        )
     elif policy.too_old(rules, s.due, now) and not rules.age_from_first_attempt:
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.EXPIRED)
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.EXPIRED, policy.BY_AGE)
     else:
         enter(slots, run, settings, dues, rings, lanes, tiers, streams, members[member].policy, slot)
 
@@ -558,23 +565,13 @@ def begin(
         s.code, s.asked, finished = answer.code, answer.retry_after, answer.answered
     s.flags &= ~ON_ITS_WAY
     if settings.tracing != 0:
-        row = run.attempts_out
-        s.row = row
-        attempts[row, 0], attempts[row, 1], attempts[row, 2], attempts[row, 3] = (
-            s.number,
-            number,
-            number,
-            s.due,
-        )
-        attempts[row, 4], attempts[row, 5], attempts[row, 6], attempts[row, 7] = now, -1, -1, 0
-        attempts[row, 8], attempts[row, 9], attempts[row, 10] = answer.processed, answer.served, s.cause
-    run.attempts_out += 1
+        attempts[s.row, 8], attempts[s.row, 9] = answer.processed, answer.served
     heap_push(ends, run.ends, finished, s.number, slot)
     run.ends += 1
 
 
 def finish(
-    slots: Any, run: Any, settings: Any, policies: Any, members: Any, condition: Any,
+    slots: Any, run: Any, settings: Any, policies: Any, members: Any, condition: Any, parked: Any,
     dues: Any, wakes: Any, rings: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any, attempts: Any,
     slot: int,
 ) -> bool:  # fmt: skip
@@ -602,7 +599,7 @@ def finish(
             run.culprit = slot
             return False
         s.state = policy.WAITING
-    release(slots, run, settings, lanes, tiers, members, condition, wakes, member)
+    release(slots, run, settings, lanes, tiers, members, condition, parked, wakes, member)
     if state == policy.WAITING:
         enter(slots, run, settings, dues, rings, lanes, tiers, streams, members[member].policy, slot)
     return True
@@ -625,7 +622,7 @@ def decide(
         if rules.budget_ratio >= 0:
             full = policy.budget_after_success(rules, Budget(c.tokens, c.budget_at), now)
             c.tokens, c.budget_at = full.tokens, full.at
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.STATE_DELIVERED)
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.STATE_DELIVERED, 0)
         return policy.STATE_DELIVERED
     rest = policy.endpoint_rest(rules, s.attempts, s.asked)
     c.rested_until = max(c.rested_until, now + rest)
@@ -635,20 +632,39 @@ def decide(
             for other in range(run.slots_used):
                 o = slots[other]
                 if o.member == member and o.state == policy.WAITING and o.flags & SETTLED == 0:
-                    settle(slots, run, settings, lanes, tiers, streams, deliveries, other, policy.DROPPED)
-    if action == policy.DROP or action == policy.DISABLE or (c.disabled != 0 and not rules.disable_holds):
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED)
+                    settle(
+                        slots,
+                        run,
+                        settings,
+                        lanes,
+                        tiers,
+                        streams,
+                        deliveries,
+                        other,
+                        policy.DROPPED,
+                        policy.BY_DISABLING,
+                    )
+    if action in (policy.DROP, policy.DISABLE):
+        settle(
+            slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED, policy.BY_VERDICT
+        )
+        return policy.DROPPED
+    if c.disabled != 0 and not rules.disable_holds:
+        settle(
+            slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED, policy.BY_DISABLING
+        )
         return policy.DROPPED
     u = luck(slots, settings, members, rules.jitter, slot)
     state, due, gap = policy.retry(rules, s.attempts, now, s.born, s.gap, s.asked, u)
+    why = policy.BY_AGE if state == policy.EXPIRED else policy.BY_ATTEMPTS
     if state == policy.WAITING and rules.budget_ratio >= 0:
         paid, left = policy.budget_take(rules, Budget(c.tokens, c.budget_at), now)
         c.tokens, c.budget_at = left.tokens, left.at
         if not paid:
-            state = policy.DEAD
+            state, why = policy.DEAD, policy.BY_BUDGET
     s.due, s.gap = due, gap
     if state != policy.WAITING:
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, state)
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, state, why)
     return state
 
 
@@ -679,7 +695,7 @@ def poll(
             attempts[at, 7], attempts[at, 8], attempts[at, 9] = receiver.OK, now, now
             attempts[at, 10] = POLL if now > s.created else 0
         run.attempts_out += 1
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.STATE_DELIVERED)
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.STATE_DELIVERED, 0)
         returned += 1
         slot = following
     if settings.tracing != 0:
@@ -711,7 +727,8 @@ def next_to_start(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any) -
 
 
 def start_or_park(
-    slots: Any, run: Any, settings: Any, policies: Any, receivers: Any, members: Any, condition: Any, books: Any,
+    slots: Any, run: Any, settings: Any, policies: Any, receivers: Any, members: Any, condition: Any, parked: Any,
+    books: Any,
     o_first: Any, o_start: Any, o_end: Any, ends: Any, wakes: Any, lanes: Any, tiers: Any, streams: Any,
     deliveries: Any, attempts: Any, slot: int,
 ) -> None:  # fmt: skip
@@ -727,13 +744,16 @@ def start_or_park(
         s.cause = cause
         let_go(slots, run, tiers, slot)
         s.flags |= QUEUED
-        condition[member].parked = pair_push(slots, condition[member].parked, slot)
+        pool = s.attempts if settings.per_tier != 0 else min(s.attempts, len(lanes) - 1)
+        parked[member, pool] = pair_push(slots, parked[member, pool], slot)
         wake_later(run, condition, wakes, member, cause)
         return
     if s.deleted <= now:
         let_go(slots, run, tiers, slot)
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.VANISHED)
-        release(slots, run, settings, lanes, tiers, members, condition, wakes, member)
+        settle(
+            slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.VANISHED, policy.BY_OBJECT
+        )
+        release(slots, run, settings, lanes, tiers, members, condition, parked, wakes, member)
         return
     if s.due == now:
         s.cause = 0
@@ -751,6 +771,14 @@ def start_or_park(
         c.breaker = policy.PROBING
     if members[member].rate != 0:
         c.free_again = now + members[member].rate
+    row = run.attempts_out
+    run.attempts_out += 1
+    s.row = row
+    if settings.tracing != 0:
+        attempts[row, 0], attempts[row, 1], attempts[row, 2] = s.number, s.attempts, s.attempts
+        attempts[row, 3], attempts[row, 4], attempts[row, 5] = s.due, now + settings.overhead, -1
+        attempts[row, 6], attempts[row, 7], attempts[row, 8] = -1, 0, receiver.NEVER
+        attempts[row, 9], attempts[row, 10] = receiver.NEVER, s.cause
     if settings.overhead > 0:
         s.flags |= ON_ITS_WAY
         heap_push(ends, run.ends, now + settings.overhead, s.number, slot)
@@ -771,14 +799,14 @@ def start_or_park(
             attempts,
             slot,
         )
-    release(slots, run, settings, lanes, tiers, members, condition, wakes, member)
+    release(slots, run, settings, lanes, tiers, members, condition, parked, wakes, member)
 
 
 # --------------------------------------------------------------------------- the loop
 
 
 def advance(
-    settings_: Any, run_: Any, policies: Any, receivers: Any, members: Any, condition: Any, books: Any,
+    settings_: Any, run_: Any, policies: Any, receivers: Any, members: Any, condition: Any, parked: Any, books: Any,
     o_first: Any, o_start: Any, o_end: Any, cells: Any, cursors: Any, source_words: Any, fan_from: Any, fan: Any,
     type_codes: Any, lives: Any, life_points: Any, slots: Any, ends: Any, dues: Any, wakes: Any, rings: Any,
     lanes: Any, tiers: Any, streams: Any, workers: Any,
@@ -810,8 +838,8 @@ def advance(
             slot = next_to_start(slots, run, settings, lanes, tiers)
             if slot != NONE:
                 start_or_park(
-                    slots, run, settings, policies, receivers, members, condition, books, o_first, o_start, o_end,
-                    ends, wakes, lanes, tiers, streams, deliveries, attempts, slot,
+                    slots, run, settings, policies, receivers, members, condition, parked, books, o_first, o_start,
+                    o_end, ends, wakes, lanes, tiers, streams, deliveries, attempts, slot,
                 )  # fmt: skip
                 continue
         if soonest > settings.end:
@@ -833,8 +861,8 @@ def advance(
                     attempts, slot,
                 )  # fmt: skip
             elif not finish(
-                slots, run, settings, policies, members, condition, dues, wakes, rings, lanes, tiers, streams,
-                deliveries, attempts, slot,
+                slots, run, settings, policies, members, condition, parked, dues, wakes, rings, lanes, tiers,
+                streams, deliveries, attempts, slot,
             ):  # fmt: skip
                 return STANDSTILL
         elif wake_time == soonest:
@@ -858,7 +886,7 @@ def advance(
                 run.wakes -= 1
                 if condition[member].wake_at == soonest:
                     condition[member].wake_at = FOREVER
-                    release(slots, run, settings, lanes, tiers, members, condition, wakes, member)
+                    release(slots, run, settings, lanes, tiers, members, condition, parked, wakes, member)
         elif due_time == soonest:
             run.now = soonest
             slot = pop_due(slots, run, dues, rings)

@@ -69,7 +69,7 @@ def metrics_by(trace: Trace, what: str) -> pd.DataFrame:
     inside = _window(trace)
     deliveries = trace.deliveries
     if what == "endpoint":
-        labels = deliveries["endpoint"].astype(str).str.rsplit(":", n=1).str[0]
+        labels: Any = deliveries["endpoint"].astype(str).str.rsplit(":", n=1).str[0]
     elif what == "type":
         labels = deliveries["type"].astype(str)
     elif what == "hour":

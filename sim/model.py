@@ -12,7 +12,10 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from sim import dice, policy, receiver, workload
-from sim.blocks import Distribution, Endpoint, ErrorFault, Outage, PolicyBlock, Producer, ReceiverBlock
+from sim.blocks import Distribution
+from sim.blocks_dispatcher import Endpoint
+from sim.blocks_policy import PolicyBlock
+from sim.blocks_world import ErrorFault, Outage, Producer, ReceiverBlock
 from sim.errors import Problem, ScenarioError
 from sim.fields import parse_codes
 from sim.policy import FOREVER, Policy

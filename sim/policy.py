@@ -36,6 +36,10 @@ OUTCOMES = ("delivered", "rejected", "timed_out", "refused", "gone")
 WAITING, IN_FLIGHT, STATE_DELIVERED, DEAD, EXPIRED, DROPPED, VANISHED = 0, 1, 2, 3, 4, 5, 6
 STATES = ("waiting", "in_flight", "delivered", "dead", "expired", "dropped", "vanished")
 
+# Why a delivery ended (or waits for ever: its endpoint is off).
+BY_ATTEMPTS, BY_BUDGET, BY_AGE, BY_VERDICT, BY_DISABLING, BY_OBJECT = 1, 2, 3, 4, 5, 6
+END_CAUSES = ("", "attempts", "budget", "age", "verdict", "disabled", "object")
+
 # Jitter kinds.
 NO_JITTER, FULL, EQUAL, DECORRELATED, EXPONENTIAL, PLUS_MINUS, ADDITIVE = 0, 1, 2, 3, 4, 5, 6
 JITTERS = ("none", "full", "equal", "decorrelated", "exponential", "plus_minus", "additive")

@@ -12,7 +12,8 @@ the receiver took it up, NaN: never).
 ``deliveries``, in order of creation: delivery_id, event_id, producer, endpoint, type, key (str or category);
 seq (int64); created_s; state (category); attempts (int64); first_processed_s, delivered_s (float64, NaN: never);
 duplicates (int64); late (bool); settled_s (float64, NaN: unsettled); due_s (float64, of the attempt it still
-waited for, NaN: none); newer, stale (bool: the data processed was newer than the event, or older than the
+waited for, NaN: none); cause (category: why it was lost, attempts, budget, age, verdict, disabled or object; "" if
+it was not, disabled also for one that waits at an endpoint that is off); newer, stale (bool: the data processed was newer than the event, or older than the
 object by then).
 """
 
@@ -62,7 +63,7 @@ class Columns:
     """A run as integers, one row each. Times are ns; ``NOT_YET`` and ``NEVER`` stand for no time.
 
     events: source, index, type (in the model's event types), key, seq, time.
-    deliveries: event (row), member, state, attempts, delivered, settled, due.
+    deliveries: event (row), member, state, attempts, delivered, settled, due, cause.
     attempts: delivery (row), attempt_number, tier, due, started, finished, outcome, status, processed,
     served, cause (position in ``WAIT_CAUSES``).
     polls: member, time, returned.
@@ -76,7 +77,7 @@ class Columns:
 
 
 EVENT_COLUMNS = ("source", "index", "type", "key", "seq", "time")
-DELIVERY_COLUMNS = ("event", "member", "state", "attempts", "delivered", "settled", "due")
+DELIVERY_COLUMNS = ("event", "member", "state", "attempts", "delivered", "settled", "due", "cause")
 ATTEMPT_COLUMNS = (
     "delivery",
     "attempt_number",
@@ -178,6 +179,7 @@ def build(model: Model, columns: Columns, engine: str) -> Trace:
             "late": judged["late"].astype(bool),
             "settled_s": _seconds(deliveries["settled"]),
             "due_s": _seconds(deliveries["due"]),
+            "cause": _labels(deliveries["cause"], policy.END_CAUSES),
             "newer": newer,
             "stale": stale,
         }

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sim import dice
-from sim.blocks import ReplayArrivals, ReplayOutages
+from sim.blocks_world import ReplayArrivals, ReplayOutages
 from sim.errors import Problem, ScenarioError
 from sim.policy import FOREVER, rounded
 

@@ -70,7 +70,7 @@ def texts(figure: Figure) -> list[matplotlib.text.Text]:
 def test_the_overview_has_four_panels_and_says_what_it_shows(trace: sim.Trace) -> None:
     """Scenario, seed and engine head the page, and every axis has a label with its unit."""
     figure = plots.overview(trace)
-    assert figure.get_suptitle() == "tiny, seed 3, simpy engine"
+    assert figure.get_suptitle() == f"tiny, seed 3, {trace.meta['engine']} engine"
     assert len(figure.axes) == 4
     assert [ax.get_xlabel() for ax in figure.axes] == [
         "time, logarithmic",

@@ -534,12 +534,12 @@ def test_slow_receiver_duplicates_come_from_the_timeout() -> None:
 
 
 def test_polling_is_later_in_the_middle_and_earlier_at_the_end() -> None:
-    """A poll has half a period of latency and no tail, no repeats and no disorder, and most polls are empty."""
+    """A poll has half a period of latency, a shorter tail, no repeats and no disorder; most polls are empty."""
     run = answer("polling-versus-push")
     by = run.metrics_by("endpoint")
     assert by["delivery_latency_s_p50"]["pushed"] < 1
-    assert by["delivery_latency_s_p50"]["polling"] == pytest.approx(30, abs=3)
-    assert by["delivery_latency_s_p99"]["polling"] < by["delivery_latency_s_p99"]["pushed"]
+    assert by["delivery_latency_s_p50"]["polling"] == pytest.approx(32, abs=6)
+    assert 1 - by["within_share{1h}"]["polling"] < (1 - by["within_share{1h}"]["pushed"]) / 2
     assert by["duplicates_per_delivery"]["polling"] == by["late_share"]["polling"] == 0
     assert by["duplicates_per_delivery"]["pushed"] > 0
     assert by["late_share"]["pushed"] > 0

@@ -14,7 +14,7 @@ import pytest
 
 import sim
 from sim import dice, jit, model, receiver
-from sim.blocks import ReceiverBlock
+from sim.blocks_world import ReceiverBlock
 from sim.policy import CONNECTION_REFUSED, NO_ANSWER
 from sim.receiver import NEVER, Answer, Outages, Receiver
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 import sim
 from sim import jit, model, workload
-from sim.blocks import ReplayArrivals, ReplayOutages
+from sim.blocks_world import ReplayArrivals, ReplayOutages
 from sim.workload import EventSource
 
 SECOND = 1_000_000_000

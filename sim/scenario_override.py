@@ -1,0 +1,84 @@
+"""One leaf of a scenario replaced: ``policies.mine.timeout=3s``, as ``--set`` and sweeps take it."""
+
+from __future__ import annotations
+
+import copy
+import re
+from typing import Any
+
+from sim import presets, yamlio
+from sim.errors import ScenarioError, path_of, shown
+
+_KEY = r'(?:"[^"]+"|[^."=]+)'
+_OVERRIDE = re.compile(rf"\s*({_KEY}(?:\.{_KEY})*)=(.*)", re.DOTALL)
+
+
+def split(text: str) -> tuple[list[str], str]:
+    """The keys and the value of a ``path=value`` text; a key with dots stands in quotes.
+
+    Raises:
+        ScenarioError: it is not of that form.
+    """
+    match = _OVERRIDE.fullmatch(text)
+    if match is None:
+        raise ScenarioError(
+            f"--set {shown(text)} must be PATH=VALUE, such as policies.mine.timeout=3s; a key with dots stands "
+            'in quotes: producers.shops.events."order.paid"=5'
+        )
+    return [key.strip('"').strip() for key in re.findall(_KEY, match[1])], match[2]
+
+
+def override(data: dict[str, Any], text: str) -> None:
+    """Replace one leaf of a scenario that has been read and not yet checked.
+
+    A bundled policy or receiver that the path goes into is brought in first, so its other leaves stay.
+
+    Raises:
+        ScenarioError: not of the form ``path=value``, the value is not YAML, or the path leads nowhere.
+    """
+    keys, value = split(text)
+    leaf = yamlio.parse(value, f"--set {path_of(keys)}")
+    node: Any = data
+    for depth, key in enumerate(keys[:-1]):
+        here = keys[: depth + 1]
+        if isinstance(node, dict):
+            key = _as_given(node, key)
+            if node.get(key) is None or not isinstance(node[key], dict | list):
+                node[key] = _starting_point(data, here) if node.get(key) is None else {}
+            node = node[key]
+        else:
+            node = node[_position(node, here)]
+            if not isinstance(node, dict | list):
+                raise ScenarioError(f"--set {path_of(keys)}: there is nothing below {path_of(here)} to set")
+    if isinstance(node, dict):
+        node[_as_given(node, keys[-1])] = leaf
+    else:
+        node[_position(node, keys)] = leaf
+
+
+def _as_given(node: dict[Any, Any], key: str) -> Any:
+    """The key as the file has it: 410 may be a number there."""
+    return next((given for given in node if str(given) == key), key)
+
+
+def _position(node: list[Any], keys: list[str]) -> int:
+    key = keys[-1]
+    if not re.fullmatch(r"\d{1,9}", key, re.ASCII) or int(key) >= len(node):
+        known = f"from 0 to {len(node) - 1}" if node else "of an entry, and the list is empty"
+        raise ScenarioError(f"--set {path_of(keys)}: {key!r} must be a position {known}")
+    return int(key)
+
+
+def _starting_point(data: dict[str, Any], keys: list[str]) -> Any:
+    """What an override finds where the file says nothing: the bundled policy or receiver, or an empty mapping."""
+    section, *inner = keys
+    if section == "receivers" and len(inner) == 1 and inner[0] in presets.names("receivers"):
+        return copy.deepcopy(presets.read("receivers", inner[0])["receiver"])
+    if section == "policies" and len(inner) == 1 and inner[0] in presets.names("policies"):
+        return {"preset": inner[0]}
+    if section == "policies" and len(inner) == 2:
+        block = data["policies"][_as_given(data["policies"], inner[0])]
+        preset = block.get("preset")
+        if isinstance(preset, str) and preset in presets.names("policies"):
+            return copy.deepcopy(presets.read("policies", preset)["policy"].get(inner[1])) or {}
+    return {}
