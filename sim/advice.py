@@ -400,7 +400,16 @@ def _tiers(scenario: Scenario, flows: list[Flow], overhead_s: float) -> Iterator
                 break
 
 
+def expected_attempts(scenario: Scenario) -> float:
+    """About how many attempts a run makes, outages aside."""
+    return _attempts_of(scenario, list(_flows(scenario)))
+
+
+def _attempts_of(scenario: Scenario, flows: list[Flow]) -> float:
+    return sum(flow.members * flow.rate_per_s * flow.attempts() for flow in flows) * scenario.horizon / 1e9
+
+
 def _size(scenario: Scenario, flows: list[Flow]) -> Iterator[str]:
-    rows = sum(flow.members * flow.rate_per_s * flow.attempts() for flow in flows) * scenario.horizon / 1e9
+    rows = _attempts_of(scenario, flows)
     if rows >= MANY_ATTEMPTS:
         yield f"the run makes about {rows:.2g} attempts, each a row of the trace; shorten the horizon or lower rates"

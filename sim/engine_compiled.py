@@ -7,6 +7,7 @@ next events, whenever it returns and says what it needs.
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,7 +15,7 @@ import numpy as np
 
 from sim import dice, jit, loop, policy, queues, receiver
 from sim.errors import ScenarioError
-from sim.model import Model
+from sim.model import STANDSTILL, Model
 from sim.policy import FOREVER, Policy
 from sim.receiver import Receiver
 from sim.trace import ATTEMPT_COLUMNS, DELIVERY_COLUMNS, EVENT_COLUMNS, POLL_COLUMNS, Columns
@@ -29,8 +30,7 @@ SIZES = {"faults": 4, "latencies": 4, "points": 64, "runs": 16, "rules": 8}
 
 The sizes are part of the types that machine code is made for, so they come in few classes."""
 
-jit.share(*(f for f in vars(policy).values() if getattr(f, "__module__", "") == policy.__name__ and not isinstance(f, type)))  # fmt: skip
-jit.share(*queues.COMPILABLE, *loop.COMPILABLE)
+jit.share(*policy.COMPILABLE, *queues.COMPILABLE, *loop.COMPILABLE)
 
 
 @functools.cache
@@ -60,11 +60,10 @@ def refuses(model: Model, own_receivers: bool) -> str:
 def _sizes(model: Model) -> dict[str, int]:
     """Room for the largest policy and receiver, of the few classes there are."""
     factor = 1
-    latencies = [r.latency for r in model.receivers]
     needs = {
         "faults": max((len(r.fault_kind) for r in model.receivers), default=0),
         "latencies": max((len(r.latency_kind) for r in model.receivers), default=0),
-        "points": max((max(len(d.points), len(r.latency_points)) for d, r in zip(latencies, model.receivers, strict=True)), default=0),
+        "points": max((max(len(r.latency.points), len(r.latency_points)) for r in model.receivers), default=0),
         "runs": max((len(p.run_ends) for p in model.policies), default=0),
         "rules": max((len(p.verdict_low) for p in model.policies), default=0),
     }  # fmt: skip
@@ -166,6 +165,7 @@ class _Run:
         settings["keys"] = sum(source.key_count for source in model.sources)
         settings["tracing"] = tracing
         settings["most_tiers"] = self.most_tiers
+        settings["standstill"] = STANDSTILL
         self.run = np.zeros(1, dtype=loop.RUN)
         run = self.run[0]
         run["producing"] = len(model.sources)
@@ -272,9 +272,7 @@ class _Run:
         elif lanes is None:
             steps = model.workers_at()
             counts = [steps[0][1]]
-            changes = [
-                (at, count - before) for (_, before), (at, count) in zip(steps, steps[1:], strict=False)
-            ]
+            changes = [(at, count - before) for (_, before), (at, count) in itertools.pairwise(steps)]
             self.workers = np.array(changes, dtype=np.int64).reshape(-1, 2)
         self.lanes, self.tiers = _pools(counts or [0]), _pools(tiers or [0])
         pools = self.most_tiers if per_tier else len(self.lanes)
@@ -318,11 +316,11 @@ class _Run:
     def advance(self) -> int:
         """Let the loop run until it returns."""
         reason: int = _advance()(
-            self.settings, self.run, self.policies, self.receivers, self.members, self.condition,
-            self.parked, self.books, self.o_first, self.o_start, self.o_end, self.cells, self.cursors, self.source_words, self.fan_from,
-            self.fan, self.type_codes, self.lives, self.life_points, self.slots, self.ends, self.dues, self.wakes,
-            self.rings, self.lanes, self.tiers, self.streams, self.workers, self.events, self.deliveries,
-            self.attempts, self.polls,
+            self.settings, self.run, self.policies, self.receivers, self.members, self.condition, self.parked,
+            self.books, self.o_first, self.o_start, self.o_end, self.cells, self.cursors, self.source_words,
+            self.fan_from, self.fan, self.type_codes, self.lives, self.life_points, self.slots, self.ends, self.dues,
+            self.wakes, self.rings, self.lanes, self.tiers, self.streams, self.workers, self.events,
+            self.deliveries, self.attempts, self.polls,
         )  # fmt: skip
         return reason
 
@@ -400,18 +398,8 @@ def run(model: Model, progress: Callable[[int], None] | None = None) -> Columns:
             work.refill(int(work.run["wanted"][0]))
         elif reason == loop.STANDSTILL:
             member = model.members[work.slots[work.run["culprit"][0]]["member"]]
-            raise ScenarioError(policy_standstill(model, member.policy, member.name, int(work.run["now"][0])))
-        elif reason == loop.PAUSED:
-            if progress is not None:
-                progress(int(work.run["now"][0]))
-        else:
+            raise model.standstill(member, int(work.run["now"][0]))
+        elif reason != loop.PAUSED:
             work.enlarge(reason)
-
-
-def policy_standstill(model: Model, number: int, name: str, now: int) -> str:
-    """What to say of a schedule of no gaps against a receiver that fails in no time."""
-    return (
-        f"policies.{model.policy_names[number]}.schedule retries without a gap, and {name} fails in no time: "
-        f"{loop.STANDS_STILL:,} attempts of one delivery at {now / 1e9:g} s; give it a gap or a breaker, or the "
-        "failures a latency"
-    )
+        if progress is not None:
+            progress(int(work.run["now"][0]))

@@ -20,7 +20,7 @@ from sim import clock, dice, jit, policy, receiver
 from sim.clock import Clock
 from sim.dispatch import CAUSES, Delivery, Dispatcher, Endpoint
 from sim.errors import ScenarioError
-from sim.model import Member, Model
+from sim.model import STANDSTILL, Member, Model
 from sim.receiver import NEVER
 from sim.trace import (
     ATTEMPT_COLUMNS,
@@ -42,8 +42,6 @@ Receive = Callable[[int, int, int], tuple[int, int, int, int, int]]
 FINISHED, OUTCOME, STATUS, PROCESSED, SERVED = (
     ATTEMPT_COLUMNS.index(name) for name in ("finished", "outcome", "status", "processed", "served")
 )
-STANDSTILL = 10_000
-"""Attempts of one delivery at one instant after which time is taken to stand still."""
 
 
 class Simulation:
@@ -274,12 +272,7 @@ class Simulation:
         """Refuse retries without a gap against a receiver that fails in no time: time would stand still."""
         delivery.standing = delivery.standing + 1 if delivery.due == due_before else 0
         if delivery.standing > STANDSTILL:
-            member = delivery.endpoint.member
-            raise ScenarioError(
-                f"policies.{self.model.policy_names[member.policy]}.schedule retries without a gap, and "
-                f"{member.name} fails in no time: {STANDSTILL:,} attempts of one delivery at "
-                f"{self.env.now / 1e9:g} s; give it a gap or a breaker, or the failures a latency"
-            )
+            raise self.model.standstill(delivery.endpoint.member, self.env.now)
 
     def request(self, delivery: Delivery) -> Request:
         """An attempt in the words of a user's own receiver."""

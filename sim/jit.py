@@ -160,13 +160,14 @@ def _cache_of(function: Callable[..., Any]) -> _CarefulCache | None:
 def compiled(*signatures: Any, **options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Decorate a function to be compiled with numba and kept in ``CACHE_FOLDER`` if there is one.
 
-    Takes what ``numba.njit`` takes. Arrays are not counted by reference (``_nrt``), as nothing here makes any:
-    with a dozen arrays in an argument, counting takes several times as long as the function. With a signature it compiles (or loads) at once, without at the first
-    call. Unlike ``njit(cache=True)`` it survives a cache that is damaged, read-only or out of date.
+    Takes what ``numba.njit`` takes. With a signature it compiles (or loads) at once, without at the first call.
+    Unlike ``njit(cache=True)`` it survives a cache that is damaged, read-only or out of date. References to arrays
+    are not counted (``_nrt``): nothing here makes an array, and counting a dozen of them at every call takes
+    several times as long as what is called.
     """
 
     def decorate(function: Callable[..., Any]) -> Any:
-        dispatcher = numba.njit(**{"_nrt": False} | options)(function)
+        dispatcher: Any = numba.njit(**{"_nrt": False} | options)(function)
         # with NUMBA_DISABLE_JIT numba hands the function itself back
         if dispatcher is function:
             return function
@@ -301,7 +302,7 @@ def residual_ns(kind: int, a: float, b: float, c: float, points: Any, *address: 
 
 # --------------------------------------------------------------------------- pure functions of the other modules
 
-share(policy.rounded, *workload.COMPILABLE, *receiver.COMPILABLE)
+share(*policy.COMPILABLE, *workload.COMPILABLE, *receiver.COMPILABLE)
 
 
 def as_arrays(value: Any) -> Any:

@@ -59,7 +59,9 @@ RUN = np.dtype(
 )
 """What changes over a run; one record."""
 
-SETTINGS = np.dtype(integers("horizon end seed overhead per_tier ordering holds_id keys tracing most_tiers"))
+SETTINGS = np.dtype(
+    integers("horizon end seed overhead per_tier ordering holds_id keys tracing most_tiers standstill")
+)
 """What does not; one record."""
 NO_ORDER, BY_KEY, BY_ENDPOINT = 0, 1, 2
 
@@ -91,7 +93,6 @@ WORKER, HEAD_OF_LINE, SLOT, RATE, BREAKER, RETRY_AFTER, ORDER, OFF, POLL = range
 
 RINGS = 32
 """Rings of due times for each policy: one for each attempt number; the last serves the rest too."""
-STANDS_STILL = 10_000
 STEPS_PER_PAUSE = 1 << 20
 OBJECT_DELETED, JITTER = int(dice.Stream.OBJECT_DELETED), int(dice.Stream.JITTER)
 TIME, TYPE, KEY, SEQ = range(4)
@@ -595,7 +596,7 @@ def finish(
     )
     if state == policy.WAITING:
         s.standing = s.standing + 1 if s.due == before else 0
-        if s.standing > STANDS_STILL:
+        if s.standing > settings.standstill:
             run.culprit = slot
             return False
         s.state = policy.WAITING

@@ -24,6 +24,8 @@ from sim.scenario import DEFAULT_EVENT_TYPE, Scenario, schedule_runs
 from sim.workload import ArrivalProcess, EventSource
 
 UNLIMITED = 2**62
+STANDSTILL = 10_000
+"""Attempts of one delivery at one instant after which time is taken to stand still."""
 MOST_OUTAGES = 5_000_000
 """Drawn outages of one member over a run: more of them would fill the memory."""
 _NOTHING = dice.constant(0.0)
@@ -106,6 +108,14 @@ class Model:
             return int(workers[min(attempt_number, len(workers)) - 1])  # type: ignore[arg-type]
         assert isinstance(workers, int)
         return workers
+
+    def standstill(self, member: Member, now: int) -> ScenarioError:
+        """What to say when an endpoint's deliveries are retried over and over at one instant."""
+        return ScenarioError(
+            f"policies.{self.policy_names[member.policy]}.schedule retries without a gap, and {member.name} fails "
+            f"in no time: {STANDSTILL:,} attempts of one delivery at {now / 1e9:g} s; give it a gap or a breaker, "
+            "or the failures a latency"
+        )
 
     def deleted_at(self, source: int, index: int, created: int) -> int:
         """When the object of an event is deleted, ns; ``FOREVER`` if it is not."""

@@ -495,3 +495,31 @@ def disables(policy: Policy, health: Health, now: int) -> bool:
     return policy.disable_share > 0 and window_exceeds(
         health.disable_window, policy.disable_share, policy.disable_min_requests
     )
+
+
+COMPILABLE = (
+    rounded,
+    gap_before,
+    attempt_timeout,
+    verdict,
+    outcome,
+    jittered,
+    first_gap,
+    with_retry_after,
+    endpoint_rest,
+    too_old,
+    retry,
+    budget_refilled,
+    budget_after_success,
+    budget_take,
+    empty_window,
+    _kept,
+    _moved,
+    _total,
+    window_record,
+    window_exceeds,
+    _with_breaker,
+    _breaker_after,
+    health_after,
+    disables,
+)

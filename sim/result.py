@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from sim.engine_simpy import UserReceivers
     from sim.metrics import Metrics
-    from sim.trace import Trace
-    from sim.user import UserReceiver
+    from sim.model import Model
+    from sim.trace import Columns, Trace
 
-ENGINES = ("auto", "simpy")
+ENGINES = ("auto", "simpy", "compiled")
+WORTH_COMPILING = 50_000
+"""Attempts from which ``auto`` takes the compiled engine: it takes longer to load than a small run takes."""
 
 SHOWN = (
     "deliveries",
@@ -154,7 +157,7 @@ def run(
     engine: str = "auto",
     stream: bool = False,
     overrides: Iterable[str] = (),
-    receivers: Mapping[str, UserReceiver | Callable[[str], UserReceiver]] | None = None,
+    receivers: UserReceivers | None = None,
     arrivals: Mapping[str, Iterable[Any]] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Result:
@@ -170,15 +173,32 @@ def run(
     if engine not in ENGINES:
         raise ScenarioError([Problem("engine", engine, f"must be one of {', '.join(ENGINES)}")])
     if stream:
-        raise ScenarioError("stream needs the compiled engine, which this version does not have")
+        raise ScenarioError("stream is not part of this version")
     loaded = load(scenario, overrides)
-    from sim import engine_simpy, jit, model, trace
+    from sim import model, trace
 
     built = model.build(loaded, seed, arrivals)
     warnings = loaded.warnings()
     tell = None if progress is None else (lambda now: progress(min(now / built.horizon, 1.0)))
-    jit.prepare()
+    chosen, go = _engine(engine, built, receivers)
     begun = time.perf_counter()
-    columns = engine_simpy.run(built, receivers, tell)
+    columns = go(tell)
     wall_s = time.perf_counter() - begun
-    return Result(loaded, trace.build(built, columns, "simpy"), wall_s, warnings)
+    return Result(loaded, trace.build(built, columns, chosen), wall_s, warnings)
+
+
+def _engine(
+    name: str, built: Model, receivers: UserReceivers | None
+) -> tuple[str, Callable[[Callable[[int], None] | None], Columns]]:
+    """The engine to run a model with, compiled and ready: its name, and how to start it."""
+    from sim import advice, engine_compiled, engine_simpy, jit
+
+    refused = engine_compiled.refuses(built, own_receivers=bool(receivers))
+    if name == "compiled" and refused:
+        raise ScenarioError(f"the compiled engine cannot do {refused}; use the SimPy engine (--engine simpy)")
+    small = name == "auto" and advice.expected_attempts(built.scenario) < WORTH_COMPILING
+    if name == "simpy" or refused or small:
+        jit.prepare()
+        return "simpy", lambda tell: engine_simpy.run(built, receivers, tell)
+    engine_compiled.prepare()
+    return "compiled", lambda tell: engine_compiled.run(built, tell)

@@ -112,10 +112,10 @@ class Scenario(Block):
         """
         if isinstance(factor, bool) or not isinstance(factor, int | float) or not 0 < factor < math.inf:
             raise ScenarioError([Problem("compress", factor, "must be a number above 0, such as 600")])
-        data = _scaled(self, factor, inside=False)
+        scaled: Scenario = _scaled(self, factor, inside=False)
         if self.drain is None and factor != 1:  # the default hour after the longest schedule shrinks as well
-            data["drain"] = _divided(self.drain_ns, factor)
-        return _validated(data, self.folder, self.name)
+            scaled = scaled.model_copy(update={"drain": _divided(self.drain_ns, factor)})
+        return _validated(scaled.to_mapping(), self.folder, self.name)
 
     def with_overrides(self, overrides: Iterable[str]) -> Scenario:
         """A copy with leaves replaced by ``path=value`` texts, as ``--set`` takes them."""
@@ -293,24 +293,21 @@ def _validated(data: dict[str, Any], folder: Path, source: str) -> Scenario:
 
 
 def _scaled(value: Any, factor: float, inside: bool) -> Any:
-    """The value as plain data with the durations below every ``SPAN`` divided by the factor."""
+    """A copy, not yet checked, with the durations below every ``SPAN`` divided by the factor."""
     if isinstance(value, BaseModel):
-        data: dict[str, Any] = {}
+        changed: dict[str, Any] = {}
         for name, field in type(value).model_fields.items():
-            marked = any(mark is SPAN or mark is SPEED for mark in field.metadata)
-            if name not in value.model_fields_set and not marked:
-                continue
             item = getattr(value, name)
             if any(mark is SPEED for mark in field.metadata):
-                data[field.alias or name] = item * factor
-            elif item is not None:
-                spans = inside or any(mark is SPAN for mark in field.metadata)
-                data[field.alias or name] = _scaled(item, factor, spans)
-        return data
+                changed[name] = item * factor
+            else:
+                changed[name] = _scaled(item, factor, inside or any(mark is SPAN for mark in field.metadata))
+        # what stayed as it was must not count as given
+        return value.model_copy(update={k: v for k, v in changed.items() if v != getattr(value, k)})
     if isinstance(value, dict):
         return {key: _scaled(item, factor, inside) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [_scaled(item, factor, inside) for item in value]
+    if isinstance(value, tuple):
+        return tuple(_scaled(item, factor, inside) for item in value)
     return _divided(value, factor) if isinstance(value, Nanoseconds) and inside else value
 
 

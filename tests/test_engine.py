@@ -15,7 +15,7 @@ import pytest
 
 import sim
 
-ENGINES = ["simpy"]
+ENGINES = ["simpy", "compiled"]
 Run = Callable[..., sim.Result]
 
 
@@ -23,6 +23,12 @@ Run = Callable[..., sim.Result]
 def run(request: pytest.FixtureRequest) -> Run:
     """An engine as a function of a scenario."""
     return partial(sim.run, engine=request.param)
+
+
+@pytest.fixture
+def simpy_run() -> Run:
+    """The engine that can call a user's own receivers."""
+    return partial(sim.run, engine="simpy")
 
 
 def world(*times: str, **changes: Any) -> dict[str, Any]:
@@ -680,10 +686,10 @@ class Alternating:
         return sim.Reply(status=500 if len(self.seen) % 2 else 200, after_s=0.5)
 
 
-def test_own_receiver_answers_in_place_of_the_file(run: Run) -> None:
+def test_own_receiver_answers_in_place_of_the_file(simpy_run: Run) -> None:
     """It is asked in order of time with the words of the trace, and its replies are what happens."""
     own = Alternating()
-    result = run(world("0s", "10s"), receivers={"r": own})
+    result = simpy_run(world("0s", "10s"), receivers={"r": own})
     assert rows(result.attempts, "started_s", "finished_s", "outcome", "processed_s") == [
         (0.0, 0.5, "rejected", None),
         (1.5, 2.0, "delivered", 2.0),
@@ -701,7 +707,14 @@ def test_own_receiver_answers_in_place_of_the_file(run: Run) -> None:
     )
 
 
-def test_own_receiver_class_makes_one_for_each_member(run: Run) -> None:
+def test_own_receiver_needs_the_simpy_engine() -> None:
+    """The compiled engine refuses a Python object by name, and auto takes the engine that can call it."""
+    with pytest.raises(sim.ScenarioError, match="cannot do receivers given as Python objects"):
+        sim.run(world(), engine="compiled", receivers={"r": Alternating()})
+    assert sim.run(world(), receivers={"r": Alternating()}).engine == "simpy"
+
+
+def test_own_receiver_class_makes_one_for_each_member(simpy_run: Run) -> None:
     """A class or function is called with every member's name; a group's name picks its members only."""
     made: list[Alternating] = []
 
@@ -713,11 +726,13 @@ def test_own_receiver_class_makes_one_for_each_member(run: Run) -> None:
         "e": {"policy": "m", "receiver": "r", "count": 2},
         "f": {"policy": "m", "receiver": "r"},
     }
-    result = run(world(endpoints=endpoints), receivers={"e": make})
+    result = simpy_run(world(endpoints=endpoints), receivers={"e": make})
     assert [own.name for own in made] == ["e:0", "e:1"]
     assert [len(own.seen) for own in made] == [2, 2]
     assert result.deliveries.set_index("endpoint")["attempts"].to_dict() == {"e:0": 2, "e:1": 2, "f:0": 1}
-    assert run(world(endpoints=endpoints), receivers={"r": Alternating}).deliveries["attempts"].tolist() == [
+    assert simpy_run(world(endpoints=endpoints), receivers={"r": Alternating}).deliveries[
+        "attempts"
+    ].tolist() == [
         2,
         2,
         2,
@@ -736,7 +751,7 @@ def test_own_receiver_class_makes_one_for_each_member(run: Run) -> None:
     ],
 )
 def test_own_reply_says_when_and_whether_it_processed(
-    run: Run, reply: sim.Reply, outcome: str, processed: float | None
+    simpy_run: Run, reply: sim.Reply, outcome: str, processed: float | None
 ) -> None:
     """Answering and processing are told apart, as with receivers of the file."""
 
@@ -744,23 +759,23 @@ def test_own_reply_says_when_and_whether_it_processed(
         def receive(self, request: sim.Request) -> sim.Reply:
             return reply
 
-    result = run(world(policies=policy("0s")), receivers={"r": Fixed()})
+    result = simpy_run(world(policies=policy("0s")), receivers={"r": Fixed()})
     assert rows(result.attempts, "outcome", "processed_s") == [(outcome, processed)]
 
 
-def test_own_receiver_may_ask_for_time(run: Run) -> None:
+def test_own_receiver_may_ask_for_time(simpy_run: Run) -> None:
     """A reply's Retry-After is honoured like any other."""
 
     class Busy:
         def receive(self, request: sim.Request) -> sim.Reply:
             return sim.Reply(status=503 if request.attempt_number == 1 else 200, retry_after_s=20.0)
 
-    result = run(world(policies=policy("0s", "1s", retry_after="honour")), receivers={"r": Busy()})
+    result = simpy_run(world(policies=policy("0s", "1s", retry_after="honour")), receivers={"r": Busy()})
     assert [row[2] for row in starts(result)] == [0.0, 20.0]
 
 
 @pytest.mark.parametrize("reply", [{"after_s": -1.0}, {"status": 42}, {"processed_after_s": -0.1}])
-def test_own_reply_that_cannot_be_is_refused(run: Run, reply: dict[str, Any]) -> None:
+def test_own_reply_that_cannot_be_is_refused(simpy_run: Run, reply: dict[str, Any]) -> None:
     """A negative time or a status that is none is the user's mistake, told as such."""
 
     class Wrong:
@@ -768,7 +783,7 @@ def test_own_reply_that_cannot_be_is_refused(run: Run, reply: dict[str, Any]) ->
             return sim.Reply(**reply)
 
     with pytest.raises(sim.ScenarioError, match="a receiver gave"):
-        run(world(), receivers={"r": Wrong()})
+        simpy_run(world(), receivers={"r": Wrong()})
 
 
 def test_own_arrivals_replace_those_of_the_file(run: Run) -> None:

@@ -378,7 +378,7 @@ SHORTENED = {
     "polling-versus-push": (),
     "thin-versus-full": ("horizon=8h",),
     "id-versus-body": ("horizon=7h",),
-    "answer-first-receiver": (),
+    "answer-first-receiver": ("horizon=3h",),
     "noisy-neighbour": ("horizon=21m",),
 }
 

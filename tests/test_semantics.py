@@ -15,7 +15,7 @@ import pytest
 
 import sim
 
-ENGINES = ["simpy"]
+ENGINES = ["simpy", "compiled"]
 Run = Callable[..., sim.Result]
 
 # Nobody waits for a receiver like this one longer than it takes to refuse.
