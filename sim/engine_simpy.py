@@ -123,7 +123,7 @@ class Simulation:
     def create(self, event: int, source: int, index: int, key: int, endpoint: Endpoint) -> None:
         """A new delivery, unless it is over before it begins."""
         now = self.env.now
-        word = (self.model.sources[source].word + index) & dice.MASK
+        word = dice.item_word(self.model.sources[source].word, index)
         delivery = Delivery(len(self.deliveries) // len(DELIVERY_COLUMNS), event, word, now, endpoint)
         self.deliveries.extend((event, endpoint.index, policy.WAITING, 0, NOT_YET, NOT_YET, NOT_YET, 0))
         self.open[delivery.number] = delivery

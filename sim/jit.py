@@ -417,6 +417,31 @@ def fill(source: Any, seed: int, horizon: int, *state_and_columns: Any) -> int:
     return written
 
 
+@functools.cache
+def _fill_outages() -> Any:
+    blank = as_arrays(dice.constant(0.0))
+    drawn = numba.typeof(receiver.RandomOutage(blank, blank, 1.0))
+    address = (types.uint64, types.uint64, types.uint64, types.int64)
+    return compiled((drawn, *address, types.int64, types.int64, types.int64, _INTS, _INTS))(
+        receiver.fill_outages
+    )
+
+
+def random_outages(
+    outage: receiver.RandomOutage, seed: int, event: int, endpoint: int, fault: int, until: int
+) -> list[tuple[int, int]]:
+    """``receiver.random_outages``, compiled: worth its compilation where there are thousands."""
+
+    def fill(spec: Any, *numbers: Any) -> int:
+        *places, starts, ends = numbers
+        written: int = _fill_outages()(
+            spec, *places, np.frombuffer(starts, np.int64), np.frombuffer(ends, np.int64)
+        )
+        return written
+
+    return receiver.random_outages(as_arrays(outage), seed, event, endpoint, fault, until, fill)
+
+
 def events(source: Any, seed: int, horizon: int) -> Iterator[tuple[int, int, int, int]]:
     """The events of a source below the horizon, in order: (time, type, key, seq)."""
     spec = as_arrays(source)

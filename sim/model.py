@@ -26,6 +26,8 @@ from sim.workload import ArrivalProcess, EventSource
 UNLIMITED = 2**62
 STANDSTILL = 10_000
 """Attempts of one delivery at one instant after which time is taken to stand still."""
+MANY_OUTAGES = 2000
+"""Drawn outages of one member from which compiled code draws them."""
 MOST_OUTAGES = 5_000_000
 """Drawn outages of one member over a run: more of them would fill the memory."""
 _NOTHING = dice.constant(0.0)
@@ -122,7 +124,7 @@ class Model:
         life = self.lives[source]
         if life is None or life.deleted_after is None:
             return FOREVER
-        event = (self.sources[source].word + index) & dice.MASK
+        event = dice.item_word(self.sources[source].word, index)
         return created + dice.sample(
             life.deleted_after, self.seed, dice.Stream.OBJECT_DELETED, event, 0, 0, 0
         )
@@ -530,4 +532,8 @@ def _windows(
     drawn = RandomOutage(up, down, dice.mean_s(*down) / cycle)
     together = outage.scope == "all together"
     event, endpoint = (dice.name_word(name), 0) if together else (0, word)
-    return receiver.random_outages(drawn, seed, event, endpoint, position, end)
+    if end / 1e9 < cycle * MANY_OUTAGES:
+        return receiver.random_outages(drawn, seed, event, endpoint, position, end)
+    from sim import jit
+
+    return jit.random_outages(drawn, seed, event, endpoint, position, end)

@@ -110,7 +110,9 @@ def rounded(value: float) -> int:
     """Nearest whole number, halves up, no more than ``LONGEST``; a number is rounded once, here."""
     if value >= LONGEST:
         return LONGEST
-    return math.floor(value + 0.5)
+    # adding a half before cutting would be wrong for 0.49999999999999994 and for odd numbers above 2**52
+    whole = math.floor(value)
+    return whole + 1 if value - whole >= 0.5 else whole
 
 
 def exponential_runs(base: int, factor: float, cap: int | None, times: int | None) -> list[tuple[int, int]]:
@@ -125,7 +127,7 @@ def exponential_runs(base: int, factor: float, cap: int | None, times: int | Non
         # factor**k overflows a float long after any run has ended
         gap = limit if k * math.log(max(factor, 1e-300)) > 700 else rounded(base * factor**k)
         gap = min(gap, limit)
-        if gap == limit or factor == 1 or (factor < 1 and gap == 0):
+        if (gap == limit and factor > 1) or factor == 1 or (factor < 1 and gap == 0):
             runs.append((gap, FOREVER if times is None else times - k))
             break
         runs.append((gap, 1))
@@ -158,6 +160,7 @@ def fit_runs(retries: int, horizon: int, factor: float) -> list[tuple[int, int]]
             else rounded(horizon * factor ** (k - retries))
             for k in range(retries + 1)
         ]
+    offsets = [min(offset, horizon) for offset in offsets[:-1]] + [horizon]  # a float may miss it above 2**53
     return [(later - earlier, 1) for earlier, later in itertools.pairwise(offsets)]
 
 
@@ -272,7 +275,7 @@ def with_retry_after(policy: Policy, gap: int, asked: int) -> int:
     low, high = policy.retry_after_low, policy.retry_after_high
     if policy.retry_after == CLAMP_MULTIPLES:
         low, high = low * gap, high * gap
-    return int(min(max(float(asked), low), high))
+    return rounded(min(max(float(asked), low), high))
 
 
 def endpoint_rest(policy: Policy, attempt_number: int, asked: int) -> int:
@@ -341,7 +344,7 @@ def budget_take(policy: Policy, budget: Budget, now: int) -> tuple[bool, Budget]
     # a hundred tenths make 9.99…98: a token short by rounding alone is still a token
     if filled.tokens < 1.0 - 1e-9:
         return False, filled
-    return True, Budget(filled.tokens - 1.0, now)
+    return True, Budget(max(filled.tokens - 1.0, 0.0), now)
 
 
 # --------------------------------------------------------------------------- sliding window of attempts
@@ -407,7 +410,8 @@ def window_record(window: Window, span: int, now: int, failed: bool) -> Window:
 def window_exceeds(window: Window, share: float, min_requests: int) -> bool:
     """Whether the share of failures has reached ``share`` over at least ``min_requests`` attempts."""
     attempts = _total(window.attempts)
-    return attempts >= max(1, min_requests) and _total(window.failures) >= share * attempts
+    # 0.07 * 100 is 7.000000000000001: a share reached in whole numbers is reached
+    return attempts >= max(1, min_requests) and _total(window.failures) >= share * attempts - 1e-9
 
 
 # --------------------------------------------------------------------------- health of an endpoint

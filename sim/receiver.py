@@ -12,6 +12,7 @@ Times are int nanoseconds from the start of the run; sequences are tuples or one
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -276,19 +277,49 @@ def next_outage(
     return start, start + dice.sample(outage.down, seed, OUTAGE_DOWN, event, endpoint, cycle + 1, fault)
 
 
-def random_outages(
-    outage: RandomOutage, seed: int, event: int, endpoint: int, fault: int, until: int
-) -> list[tuple[int, int]]:
-    """All windows of a random outage that begin before ``until``, ns."""
-    windows: list[tuple[int, int]] = []
-    end = 0
-    cycle = 0
-    while True:
-        start, end = next_outage(outage, seed, event, endpoint, fault, cycle, end)
+def fill_outages(
+    outage: RandomOutage,
+    seed: int,
+    event: int,
+    endpoint: int,
+    fault: int,
+    until: int,
+    cycle: int,
+    last_end: int,
+    starts: Any,
+    ends: Any,
+) -> int:
+    """Write the windows from number ``cycle`` on that begin before ``until``; the number written."""
+    written = 0
+    while written < len(starts):
+        start, end = next_outage(outage, seed, event, endpoint, fault, cycle + written, last_end)
         if start >= until:
+            break
+        starts[written] = start
+        ends[written] = end
+        last_end = end
+        written += 1
+    return written
+
+
+def random_outages(
+    outage: RandomOutage,
+    seed: int,
+    event: int,
+    endpoint: int,
+    fault: int,
+    until: int,
+    fill: Any = fill_outages,
+) -> list[tuple[int, int]]:
+    """All windows of a random outage that begin before ``until``, ns; ``fill`` may be the compiled one."""
+    windows: list[tuple[int, int]] = []
+    starts, ends = array("q", [0] * 64), array("q", [0] * 64)
+    while True:
+        last_end = windows[-1][1] if windows else 0
+        written = fill(outage, seed, event, endpoint, fault, until, len(windows), last_end, starts, ends)
+        windows.extend(zip(starts[:written], ends[:written], strict=True))
+        if written < len(starts):
             return windows
-        windows.append((start, end))
-        cycle += 1
 
 
 COMPILABLE = (
@@ -302,4 +333,5 @@ COMPILABLE = (
     _waiting,
     receive,
     next_outage,
+    fill_outages,
 )

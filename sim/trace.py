@@ -320,6 +320,9 @@ def _data_age(
     updated = [i for i, life in enumerate(model.lives) if life is not None and life.updated_every is not None]
     if not updated:
         return newer, stale
+    from sim import jit
+
+    updates = int(dice.Stream.OBJECT_UPDATED)
     first = judged["first_processed"]
     fetched = events["time"][deliveries["event"]].copy()
     dispatcher = model.scenario.dispatcher
@@ -338,9 +341,11 @@ def _data_age(
         life = model.lives[source]
         assert life is not None
         assert life.updated_every is not None
-        word = (model.sources[source].word + index) & dice.MASK
+        word = dice.item_word(model.sources[source].word, index)
+        shape = life.updated_every
+        numbers = shape.kind, shape.a, shape.b, shape.c, jit.points_array(shape.points)
         while at <= first[row] and not stale[row]:
-            step = dice.sample(life.updated_every, model.seed, dice.Stream.OBJECT_UPDATED, word, 0, cycle, 0)
+            step = jit.sample_ns(*numbers, model.seed, updates, word, 0, cycle, 0)
             at += max(step, 1)  # an update every 0 s would never end
             cycle += 1
             newer[row] |= at <= fetched[row]

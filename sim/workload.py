@@ -291,6 +291,13 @@ def read_arrivals(replay: ReplayArrivals, folder: Path, path: str) -> RecordedAr
     Raises:
         ScenarioError: the file is missing, empty, unsorted, lacks a column, or has a row without a time.
     """
+    return _arrivals_once(replay.model_dump_json(), folder, path, _changed_ns(folder / replay.file))
+
+
+# A scenario's files are wanted at every step from checking it to running it, and by every member of a group.
+@functools.lru_cache(maxsize=32)
+def _arrivals_once(block: str, folder: Path, path: str, changed_ns: int) -> RecordedArrivals:
+    replay = ReplayArrivals.model_validate_json(block)
     where = f"{path}.arrivals.replay"
     columns = tuple(column for column in (replay.time, replay.key, replay.type) if column is not None)
     frame = _read_columns(replay.file, folder, columns, where)
@@ -308,6 +315,21 @@ def read_outages(replay: ReplayOutages, folder: Path, path: str) -> tuple[tuple[
     Raises:
         ScenarioError: as for arrivals, and where an outage ends before it starts or nothing is left.
     """
+    return _outages_once(replay.model_dump_json(), folder, path, _changed_ns(folder / replay.file))
+
+
+def _changed_ns(file: Path) -> int:
+    try:
+        return file.stat().st_mtime_ns
+    except OSError:
+        return 0  # reading it will say what is wrong
+
+
+@functools.lru_cache(maxsize=32)
+def _outages_once(
+    block: str, folder: Path, path: str, changed_ns: int
+) -> tuple[tuple[tuple[int, int], ...], ...]:
+    replay = ReplayOutages.model_validate_json(block)
     where = f"{path}.replay"
     columns = [replay.start, replay.end, *replay.where]
     if replay.endpoint is not None:
@@ -327,7 +349,7 @@ def read_outages(replay: ReplayOutages, folder: Path, path: str) -> tuple[tuple[
     names = frame[replay.endpoint] if replay.endpoint is not None else [""] * len(starts)
     by_name: dict[str, list[tuple[int, int]]] = {}
     for name, start, end in zip(names, starts.tolist(), ends.tolist(), strict=True):
-        window = (round((start - origin) / replay.speed), round((end - origin) / replay.speed))
+        window = (rounded((start - origin) / replay.speed), rounded((end - origin) / replay.speed))
         by_name.setdefault(name, []).append(window)
     return tuple(merge_windows(windows) for windows in by_name.values())
 
@@ -403,13 +425,15 @@ def _times_ns(column: pd.Series[str], file: str, where: str) -> np.ndarray[Any, 
     text = column.str.strip()
     numeric = pd.to_numeric(text, errors="coerce")
     if numeric.notna().sum() * 2 >= len(text):
+        numeric = numeric.where(numeric.abs() < 2**33)  # nan, inf and years beyond counting are no times
         whole = numeric.fillna(0).floordiv(1)
         values = whole.astype("int64") * 1_000_000_000 + ((numeric.fillna(0) - whole) * 1e9).round().astype(
             "int64"
         )
-        bad = ~(numeric.abs() < 2**33)
+        bad = numeric.isna()
     else:
         moments = pd.to_datetime(text, utc=True, format="ISO8601", errors="coerce")
+        moments = moments.where((moments > "1700") & (moments < "2250"))  # what fits into ns
         bad = moments.isna()
         values = moments.dt.as_unit("ns").astype("int64")
     if bad.any():

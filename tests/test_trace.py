@@ -52,6 +52,7 @@ DELIVERIES = {
     "late": FLAG,
     "settled_s": TIME,
     "due_s": TIME,
+    "cause": LABEL,
     "newer": FLAG,
     "stale": FLAG,
 }
