@@ -216,6 +216,7 @@ def _over_time(trace: Trace) -> dict[str, float]:
     pushed = attempts["tier"].to_numpy() > 0
     started = attempts["started_s"].to_numpy()
     first = deliveries["first_processed_s"].to_numpy()
+    delivered = deliveries["delivered_s"].to_numpy()
     waiting = series.waits(trace)
     retry = waiting.tier > 1
     orbit = series.held(waiting.entered[retry], np.minimum(waiting.due, waiting.left)[retry], start, end)
@@ -225,6 +226,7 @@ def _over_time(trace: Trace) -> dict[str, float]:
     return {
         "attempts_per_s": _ratio(int(((started >= start) & (started < end)).sum()), length),
         "goodput_per_s": _ratio(int(((first >= start) & (first < end)).sum()), length),
+        "delivered_per_s": _ratio(int(((delivered >= start) & (delivered < end)).sum()), length),
         "attempts_per_s_max": _peak_per_s(started, start, end),
         "backlog_mean": series.held(waiting.entered, waiting.left, start, end) / length,
         "backlog_max": _highest(waiting, None, start, end),
@@ -291,16 +293,21 @@ def _utilization(trace: Trace, started: Floats, pushed: Any, start: float, end: 
 
 
 def _drain(trace: Trace, waiting: series.Waits) -> float:
-    """From the end of the last outage until the backlog is back at its mean before it, s; NaN: never, or no outage."""
+    """From the end of the last outage until what waits is back at its mean before it, s.
+
+    The queues of receivers count: a storm of retries moves the backlog there. NaN: no outage, or never.
+    """
     outage: list[float] | None = trace.meta["last_outage_s"]
     if outage is None:
         return math.nan
     start, end = outage
+    queued = series.receiver_queue(trace)
+    entered = np.concatenate((waiting.entered, queued[0]))
+    left = np.concatenate((waiting.left, queued[1]))
     began = min(trace.meta["warmup_s"], start)
-    before = (
-        series.held(waiting.entered, waiting.left, began, start) / (start - began) if start > began else 0.0
-    )
-    times, levels = series.steps(waiting.entered, waiting.left)
+    before = series.held(entered, left, began, start) / (start - began) if start > began else 0.0
+    # what receivers take up only after the run has not been taken up in it
+    times, levels = series.steps(entered, np.where(left > trace.meta["ended_s"], np.inf, left))
     if not len(times):
         return 0.0
     at = max(int(np.searchsorted(times, end, side="right")) - 1, 0)

@@ -95,7 +95,8 @@ def samples(trace: Trace) -> pd.DataFrame:
     """The series on the grid of ``meta["sample_every_s"]``, from 0 to the end of the run.
 
     Columns: t_s; backlog; backlog_tier_n for n = 0 (polled), 1, …; in_flight; receiver_queue (accepted, not yet
-    taken up by a server); attempts_per_s and goodput_per_s (since the row before).
+    taken up by a server); attempts_per_s, goodput_per_s (first processings) and delivered_per_s (as the sender sees it),
+all since the row before.
     """
     from sim.trace import MOST_TIERS
 
@@ -112,13 +113,19 @@ def samples(trace: Trace) -> pd.DataFrame:
     started = attempts["started_s"].to_numpy()
     finished = attempts["finished_s"].fillna(np.inf).to_numpy()
     columns["in_flight"] = count_at(grid, started[pushed] - trace.meta["overhead_s"], finished[pushed])
-    taken = attempts["served_s"].to_numpy()
-    queued = pushed & ~np.isnan(taken)
-    columns["receiver_queue"] = count_at(grid, started[queued], taken[queued])
+    queued = receiver_queue(trace)
+    columns["receiver_queue"] = count_at(grid, *queued)
     columns["attempts_per_s"] = _rate(started, grid, step)
     processed = trace.deliveries["first_processed_s"].dropna().to_numpy()
     columns["goodput_per_s"] = _rate(processed, grid, step)
+    columns["delivered_per_s"] = _rate(trace.deliveries["delivered_s"].dropna().to_numpy(), grid, step)
     return pd.DataFrame(columns)
+
+
+def receiver_queue(trace: Trace) -> tuple[Floats, Floats]:
+    """Intervals [started, served) in which requests waited in receivers' queues, s."""
+    attempts = trace.attempts[(trace.attempts["tier"] > 0) & trace.attempts["served_s"].notna()]
+    return attempts["started_s"].to_numpy(), attempts["served_s"].to_numpy()
 
 
 def _rate(times: Floats, grid: Floats, step: float) -> Floats:

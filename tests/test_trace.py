@@ -139,11 +139,12 @@ def test_tables_have_the_documented_columns(mapping: dict[str, Any]) -> None:
     assert types(run.deliveries) == DELIVERIES
     assert types(run.polls) == POLLS
     assert list(run.samples.columns[:2]) == ["t_s", "backlog"]
-    assert list(run.samples.columns[-4:]) == [
+    assert list(run.samples.columns[-5:]) == [
         "in_flight",
         "receiver_queue",
         "attempts_per_s",
         "goodput_per_s",
+        "delivered_per_s",
     ]
 
 
@@ -319,18 +320,19 @@ def test_samples_are_taken_last_at_their_instant() -> None:
         "receiver_queue",
         "attempts_per_s",
         "goodput_per_s",
+        "delivered_per_s",
     ]
     assert run.samples.to_numpy().tolist() == [
-        [0, 0, 0, 0, 2, 1, 2, 0],
-        [1, 1, 1, 0, 2, 1, 0, 0],
-        [2, 0, 0, 0, 2, 1, 1, 1],
-        [3, 1, 0, 1, 1, 1, 0, 0],
-        [4, 0, 0, 0, 2, 1, 1, 1],
-        [5, 1, 0, 1, 1, 1, 0, 0],
-        [6, 0, 0, 0, 2, 1, 1, 1],
-        [7, 0, 0, 0, 1, 1, 0, 0],
-        [8, 0, 0, 0, 1, 0, 0, 0],
-        [9, 0, 0, 0, 0, 0, 0, 0],
+        [0, 0, 0, 0, 2, 1, 2, 0, 0],
+        [1, 1, 1, 0, 2, 1, 0, 0, 0],
+        [2, 0, 0, 0, 2, 1, 1, 1, 1],
+        [3, 1, 0, 1, 1, 1, 0, 0, 0],
+        [4, 0, 0, 0, 2, 1, 1, 1, 0],
+        [5, 1, 0, 1, 1, 1, 0, 0, 0],
+        [6, 0, 0, 0, 2, 1, 1, 1, 0],
+        [7, 0, 0, 0, 1, 1, 0, 0, 0],
+        [8, 0, 0, 0, 1, 0, 0, 0, 0],
+        [9, 0, 0, 0, 0, 0, 0, 0, 0],
     ]
 
 
