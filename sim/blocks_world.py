@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+    model_validator,
+)
 
 from sim.blocks import (
     SPAN,
@@ -88,10 +96,19 @@ class Ramp(Block):
         return self
 
 
+def _read_file_name(value: str) -> str:
+    if not value or "\0" in value:
+        raise ValueError("must be the path of a CSV file")
+    return value
+
+
+FileName = Annotated[str, AfterValidator(_read_file_name)]
+
+
 class ReplayArrivals(Block):
     """Recorded arrivals: a CSV file (.gz too) whose columns are named here; times are Unix seconds or ISO."""
 
-    file: Annotated[str, Field(min_length=1)]
+    file: FileName
     time: str
     key: str | None = None
     type: str | None = None
@@ -246,7 +263,7 @@ class ReplayOutages(Block):
     start in the file); ``speed`` plays the file faster.
     """
 
-    file: Annotated[str, Field(min_length=1)]
+    file: FileName
     start: str
     end: str
     endpoint: str | None = None
@@ -256,7 +273,7 @@ class ReplayOutages(Block):
         PlainValidator(_read_moment),
         WithJsonSchema({"type": ["string", "number", "null"], "description": "Unix seconds or an ISO time."}),
     ] = None
-    speed: Annotated[float, *number(above=0), SPEED] = 1.0
+    speed: Annotated[float, *number(low=1e-6, high=1e12), SPEED] = 1.0
 
 
 HOW_WORDS = ("refuse", "hang", "pause")

@@ -247,7 +247,7 @@ def share(*functions: Callable[..., Any]) -> None:
     for function in functions:
         if function not in _shared:
             _shared.add(function)
-            register_jitable(_nrt=False)(function)  # see compiled
+            register_jitable(_nrt=False, forceinline=True)(function)  # see compiled
 
 
 share(*dice.COMPILABLE)

@@ -118,6 +118,8 @@ def resumed(receiver: Receiver, outages: Outages, at: int) -> int:
     while moved:
         moved = False
         for fault in range(len(receiver.fault_kind)):
+            if receiver.fault_kind[fault] == NOTHING:
+                break
             if receiver.fault_kind[fault] == PAUSE and out(outages, fault, at):
                 at = outages.end[_window(outages, fault, at)]
                 moved = True

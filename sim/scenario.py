@@ -24,7 +24,7 @@ from sim.blocks_dispatcher import Dispatcher, Endpoint
 from sim.blocks_policy import PolicyBlock, schedule_length
 from sim.blocks_policy import schedule_runs as schedule_runs
 from sim.blocks_world import Producer, ReceiverBlock
-from sim.errors import Problem, ScenarioError, nearest, path_of, problem
+from sim.errors import Problem, ScenarioError, nearest, path_of, problem, shown
 from sim.fields import Duration, Nanoseconds, PositiveDuration, format_duration, whole
 from sim.policy import LONGEST
 from sim.scenario_override import override, split
@@ -181,7 +181,7 @@ def _read_file(source: str) -> tuple[Any, Path, str]:
     try:
         if path.suffix in (".yaml", ".yml") or path.is_file():
             return yamlio.parse(path.read_text(encoding="utf-8"), source), path.parent, source
-        if path.is_dir() and source not in presets.names("scenarios"):
+        if source and path.is_dir() and source not in presets.names("scenarios"):
             raise ScenarioError("is a folder; name a file in it", source)
     except FileNotFoundError:
         raise ScenarioError("there is no such file", source) from None
@@ -198,7 +198,7 @@ def _read_file(source: str) -> tuple[Any, Path, str]:
     bundled = presets.names("scenarios")
     if source not in bundled:
         raise ScenarioError(
-            f"there is no scenario {source!r}{nearest(source, bundled)} "
+            f"there is no scenario {shown(source)}{nearest(source, bundled)} "
             f"(a path ends in .yaml; bundled: {', '.join(bundled)})"
         )
     return presets.read("scenarios", source), Path(), source

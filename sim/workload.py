@@ -135,14 +135,16 @@ def _ramp_time(process: ArrivalProcess, amount: float) -> int:
     return rounded(2 * amount / (process.rate + root) * 1e9)
 
 
-def _next_arrival(process: ArrivalProcess, clock: Any, passed: Any, seed: int, word: int, now: int) -> int:
-    """Time of arrival number ``clock[ARRIVAL]``, the one before having come at ``now``."""
+def _next_arrival(
+    process: ArrivalProcess, clock: Any, passed: Any, seed: int, word: int, now: int, u: float
+) -> int:
+    """Time of arrival number ``clock[ARRIVAL]``, the one before having come at ``now``; ``u``: its luck."""
     i = clock[ARRIVAL]
     if process.kind == CONSTANT:
         return rounded(i * (1e9 / process.rate))
     if process.kind == LISTED:
         return int(process.times[i]) if i < len(process.times) else FOREVER
-    amount = exponential_amount(dice.sequence_uniform(seed, ARRIVALS, word, i))
+    amount = exponential_amount(u)
     if process.kind == POISSON:
         return int(now + rounded(amount / process.rate * 1e9))
     if process.kind == BURSTS:
@@ -204,9 +206,15 @@ def fill(
     """
     written = 0
     room = len(times)
+    held = clock[ARRIVAL] // 4
+    words = dice.block(seed, ARRIVALS, source.word, 0, held, 0)  # the luck of four arrivals at a time
     while True:
         if clock[NEXT] == UNKNOWN:
-            clock[NEXT] = _next_arrival(source.process, clock, passed, seed, source.word, clock[LAST])
+            if clock[ARRIVAL] // 4 != held:
+                held = clock[ARRIVAL] // 4
+                words = dice.block(seed, ARRIVALS, source.word, 0, held, 0)
+            u = dice.uniform_of(words[clock[ARRIVAL] % 4])
+            clock[NEXT] = _next_arrival(source.process, clock, passed, seed, source.word, clock[LAST], u)
         now = clock[NEXT]
         if now >= horizon:
             return written

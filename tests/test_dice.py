@@ -673,13 +673,20 @@ def test_cache_stays_ours_when_the_environment_changes(tmp_path: Path) -> None:
 
 
 def test_changed_sources_get_another_cache_folder(tmp_path: Path) -> None:
-    """A change in any module of the package is a change of the folder, for numba would not notice it."""
+    """A change in any module that is compiled is a change of the folder, for numba would not notice it."""
     shutil.copytree(ROOT / "sim", tmp_path / "sim", ignore=shutil.ignore_patterns("__pycache__"))
     code = f"import sys; sys.path.insert(0, {str(tmp_path)!r}); import sim.jit; print(sim.jit.CACHE_FOLDER)"
     folders = [run_python(code, XDG_CACHE_HOME=str(tmp_path)).stdout]
-    (tmp_path / "sim" / "extra.py").write_text("")
+    with (tmp_path / "sim" / "policy.py").open("a") as source:
+        source.write("# changed\n")
     folders.append(run_python(code, XDG_CACHE_HOME=str(tmp_path)).stdout)
     assert folders[0] != folders[1]
+
+
+def test_compiled_sources_are_all_known() -> None:
+    """What compiled code reads is what decides the folder: nothing else of the package may be shared."""
+    homes = {function.__module__.removeprefix("sim.") for function in jit._shared}
+    assert homes <= set(jit.SOURCES)
 
 
 def test_old_cache_folders_are_removed(tmp_path: Path) -> None:
