@@ -95,8 +95,8 @@ def samples(trace: Trace) -> pd.DataFrame:
     """The series on the grid of ``meta["sample_every_s"]``, from 0 to the end of the run.
 
     Columns: t_s; backlog; backlog_tier_n for n = 0 (polled), 1, …; in_flight; receiver_queue (accepted, not yet
-    taken up by a server); attempts_per_s, goodput_per_s (first processings) and delivered_per_s (as the sender sees it),
-all since the row before.
+    taken up by a server); attempts_per_s, goodput_per_s (first processings) and delivered_per_s (as the sender
+    sees it), all since the row before.
     """
     from sim.trace import MOST_TIERS
 

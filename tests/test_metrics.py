@@ -350,9 +350,9 @@ def test_figures_of_nothing_are_missing_or_zero() -> None:
     """Without deliveries shares and latencies do not exist; counts, rates and backlog are 0."""
     figures = sim.run(nothing()).metrics
     assert {name for name, value in figures.items() if value == 0} == {
-        "events", "deliveries", "attempts", "attempts_per_s", "goodput_per_s", "delivered_per_s", "attempts_per_s_max", "backlog_mean",
-        "backlog_max", "backlog_bytes_max", "egress_bytes_per_s", "api_calls_per_s", "orbit_mean",
-        "worker_utilization",
+        "events", "deliveries", "attempts", "attempts_per_s", "goodput_per_s", "delivered_per_s",
+        "attempts_per_s_max", "backlog_mean", "backlog_max", "backlog_bytes_max", "egress_bytes_per_s",
+        "api_calls_per_s", "orbit_mean", "worker_utilization",
     }  # fmt: skip
     assert all(math.isnan(value) for value in figures.values() if value != 0)
     assert math.isnan(figures["within_share{3s}"])
