@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from sim import dice, jit, loop, policy, queues, receiver
+from sim import advice, dice, jit, loop, policy, queues, receiver
 from sim.errors import ScenarioError
 from sim.model import STANDSTILL, Model
 from sim.policy import FOREVER, Policy
@@ -23,6 +23,8 @@ from sim.workload import largest_batch, new_clock
 
 CHUNK = 4096
 """Events of a producer made at a time."""
+MOST_ROWS = 50_000_000
+"""Rows of a table that are asked for at once; beyond, it grows."""
 MOST_TIERS = 4096
 """Tiers of one policy under ``per_tier``."""
 SIZES = {"faults": 4, "latencies": 4, "points": 64, "runs": 16, "rules": 8}
@@ -178,11 +180,12 @@ class _Run:
         self.wakes = np.zeros((len(model.members) + 64, 3), dtype=np.int64)
         self.rings = np.full((len(self.policies) * loop.RINGS, 2), queues.NONE, dtype=np.int64)
         self.streams = np.full((1024, 3), queues.NONE, dtype=np.int64)
-        rows = 4096 if tracing else 0
+        # room for all rows at once, if the estimate holds: what is not written to takes no memory
+        rows = min(4096 + int(1.2 * advice.expected_attempts(model.scenario)), MOST_ROWS) if tracing else 0
         self.events = np.zeros((rows, len(EVENT_COLUMNS)), dtype=np.int64)
         self.deliveries = np.zeros((rows, len(DELIVERY_COLUMNS)), dtype=np.int64)
         self.attempts = np.zeros((rows, len(ATTEMPT_COLUMNS)), dtype=np.int64)
-        self.polls = np.zeros((rows, len(POLL_COLUMNS)), dtype=np.int64)
+        self.polls = np.zeros((4096 if tracing else 0, len(POLL_COLUMNS)), dtype=np.int64)
         polling = sorted((m.poll_phase, i) for i, m in enumerate(model.members) if m.poll_every)
         for row, (phase, i) in zip(self.wakes, polling, strict=False):  # sorted rows are a heap
             row[:] = phase, i, i

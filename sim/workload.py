@@ -441,7 +441,9 @@ def _times_ns(column: pd.Series[str], file: str, where: str) -> np.ndarray[Any, 
         bad = numeric.isna()
     else:
         moments = pd.to_datetime(text, utc=True, format="ISO8601", errors="coerce")
-        moments = moments.where((moments > "1700") & (moments < "2250"))  # what fits into ns
+        moments = moments.where(
+            (moments > pd.Timestamp("1700", tz="UTC")) & (moments < pd.Timestamp("2250", tz="UTC"))
+        )  # what fits into ns
         bad = moments.isna()
         values = moments.dt.as_unit("ns").astype("int64")
     if bad.any():
