@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from sim import dice, model, policy, receiver, workload
 from sim.blocks_policy import PolicyBlock
+from sim.blocks_world import Keys
 from sim.errors import path_of
 from sim.fields import format_duration, format_rate, format_share
 from sim.scenario import Scenario
@@ -199,9 +200,10 @@ class Flow(NamedTuple):
 
 
 def _flows(scenario: Scenario) -> Iterator[Flow]:
-    # a group's members are alike, so one of each is enough
+    # a group's members are alike, so one of each is enough, and keys change no load
     one_each = {name: e.model_copy(update={"count": 1}) for name, e in scenario.endpoints.items()}
-    built = model.build(scenario.model_copy(update={"endpoints": one_each}))
+    keyless = {name: p.model_copy(update={"keys": Keys()}) for name, p in scenario.producers.items()}
+    built = model.build(scenario.model_copy(update={"endpoints": one_each, "producers": keyless}))
     for name, endpoint in scenario.endpoints.items():
         if endpoint.policy is None or endpoint.mode is not None:
             continue
@@ -215,17 +217,17 @@ def _flows(scenario: Scenario) -> Iterator[Flow]:
                 retried, served_s, first_s = _attempt(spec, rules, 1)
                 retried, _, retry_s = _attempt(spec, rules, 2)
                 yield Flow(
-                    name,
-                    members,
-                    who,
-                    rate,
-                    endpoint.policy,
-                    retried,
-                    rules.run_ends[-1],
-                    served_s,
-                    (first_s, retry_s),
-                    spec.servers,
-                    spec.backlog,
+                    group=name,
+                    members=members,
+                    receiver=who,
+                    rate_per_s=rate,
+                    policy=endpoint.policy,
+                    retried=retried,
+                    most=rules.run_ends[-1],
+                    served_s=served_s,
+                    held_s=(first_s, retry_s),
+                    servers=spec.servers,
+                    backlog=spec.backlog,
                 )
 
 

@@ -29,7 +29,7 @@ from pydantic import (
 )
 from pydantic_core import CoreSchema, InitErrorDetails, PydanticCustomError
 
-from sim.errors import EMPTY, explained, nearest
+from sim.errors import EMPTY, explained, nearest, told
 from sim.fields import (
     DURATION_SCHEMA,
     Duration,
@@ -126,7 +126,7 @@ class Block(BaseModel):
         try:
             handler({key: value for key, value in data.items() if key in known})
         except ValidationError as error:
-            for detail in error.errors(include_url=False):
+            for detail in told(error.errors(include_url=False)):
                 where = detail["loc"]
                 # what the misspelt key was to give is missing, too; that goes without saying
                 if where and not (detail["type"] == "missing" and nearest(where[0], known) in meant):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 LONGEST_SHOWN = 60
@@ -75,7 +75,7 @@ def _flow(value: object, depth: int) -> str:
         return "[" + ", ".join(_flow(item, depth + 1) for item in value[:LONGEST_SHOWN]) + "]"
     if isinstance(value, int | float):
         try:
-            return repr(value)
+            return repr(float(value) if isinstance(value, float) else int(value))
         except ValueError:  # Python does not write out thousands of digits
             return "a number of thousands of digits"
     return f"a {type(value).__name__}"
@@ -83,8 +83,8 @@ def _flow(value: object, depth: int) -> str:
 
 # --------------------------------------------------------------------------- pydantic's errors in our words
 
+_INSTEAD = {"schedule": ", unless preset names a bundled policy"}
 _RULES = {
-    "missing": "is required",
     "model_type": "must be a mapping",
     "dict_type": "must be a mapping (name: value)",
     "tuple_type": "must be a list, such as [a, b]",
@@ -94,6 +94,11 @@ _RULES = {
 }
 
 
+def told(errors: Iterable[Mapping[str, Any]]) -> Iterator[Mapping[str, Any]]:
+    """The errors without those that only follow from others: a list is not too short if its entry is wrong."""
+    return (error for error in errors if error["type"] != "too_short" or not error["input"])
+
+
 def explained(error: Mapping[str, Any]) -> str:
     """The rule that a pydantic error speaks of."""
     kind, context = error["type"], error.get("ctx") or {}
@@ -101,6 +106,8 @@ def explained(error: Mapping[str, Any]) -> str:
         return str(context["rule"])
     if kind == "value_error":
         return str(context["error"])
+    if kind == "missing":
+        return f"is required{_INSTEAD.get(error['loc'][-1], '')}"
     if kind == "literal_error":
         words = str(context["expected"]).replace("'", "")
         return f"must be {words}{nearest(error['input'], words.replace(' or ', ', ').split(', '))}"

@@ -54,7 +54,7 @@ def integers(names: str) -> list[tuple[str, str]]:
 RUN = np.dtype(
     integers(
         "now next_number open producing free_slot free_slots slots_used ends dues wakes events_out attempts_out "
-        "polls_out looking held_due streams_used step wanted culprit"
+        "polls_out looking held_due streams_used step wanted culprit pending dispatching"
     )
 )
 """What changes over a run; one record."""
@@ -220,6 +220,7 @@ def pop_open(slots: Any, run: Any, root: int) -> int:
 
 def look(run: Any, tiers: Any, tier: int) -> None:
     """Let a tier's free workers look at its queue in the next dispatch."""
+    run.pending = 1
     if tiers[tier].free > 0 and tiers[tier].looks == 0:
         tiers[tier].looks = 1
         tiers[tier].next_looking = run.looking
@@ -263,6 +264,7 @@ def let_go(slots: Any, run: Any, tiers: Any, slot: int) -> None:
 
 def compete(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, slot: int) -> None:
     """Take part in the next dispatch."""
+    run.pending = 1
     if settings.per_tier == 0:
         push_ready(slots, lanes, 0 if slots[slot].attempts == 0 else len(lanes) - 1, slot)
     elif slots[slot].flags & HELD:
@@ -590,6 +592,7 @@ def finish(
         look(run, tiers, s.tier)
     else:
         lanes[0 if s.attempts == 1 else len(lanes) - 1].free += 1
+        run.pending = 1
     before = s.due
     state = decide(
         slots, run, settings, policies, members, condition, lanes, tiers, streams, deliveries, slot, action
@@ -825,6 +828,18 @@ def advance(
         if run.attempts_out >= len(attempts) and settings.tracing != 0:
             return NEED_ROWS
 
+        if run.dispatching != 0:
+            # all that can start does, before anything that a start has caused at the same instant
+            slot = next_to_start(slots, run, settings, lanes, tiers)
+            if slot == NONE:
+                run.dispatching = 0
+            else:
+                start_or_park(
+                    slots, run, settings, policies, receivers, members, condition, parked, books, o_first, o_start,
+                    o_end, ends, wakes, lanes, tiers, streams, deliveries, attempts, slot,
+                )  # fmt: skip
+            continue
+
         source, event_time = NONE, FOREVER
         for i in range(len(cursors)):
             if cursors[i].time < event_time:
@@ -834,15 +849,9 @@ def advance(
         wake_time = wakes[0, 0] if run.wakes > 0 else FOREVER
         due_time = dues[0, 0] if run.dues > 0 else FOREVER
         soonest = min(min(worker_time, end_time), min(min(wake_time, due_time), event_time))
-
-        if soonest > run.now:
-            slot = next_to_start(slots, run, settings, lanes, tiers)
-            if slot != NONE:
-                start_or_park(
-                    slots, run, settings, policies, receivers, members, condition, parked, books, o_first, o_start,
-                    o_end, ends, wakes, lanes, tiers, streams, deliveries, attempts, slot,
-                )  # fmt: skip
-                continue
+        if soonest > run.now and run.pending != 0:
+            run.pending, run.dispatching = 0, 1
+            continue
         if soonest > settings.end:
             run.now = settings.end
             return DONE
@@ -851,6 +860,7 @@ def advance(
             run.now = soonest
             lanes[0].free += workers[run.step, 1]
             run.step += 1
+            run.pending = 1
         elif end_time == soonest:
             run.now = soonest
             slot = ends[0, 2]

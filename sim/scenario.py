@@ -24,7 +24,7 @@ from sim.blocks_dispatcher import Dispatcher, Endpoint
 from sim.blocks_policy import PolicyBlock, schedule_length
 from sim.blocks_policy import schedule_runs as schedule_runs
 from sim.blocks_world import Producer, ReceiverBlock
-from sim.errors import Problem, ScenarioError, nearest, path_of, problem, shown
+from sim.errors import Problem, ScenarioError, nearest, path_of, problem, shown, told
 from sim.fields import Duration, Nanoseconds, PositiveDuration, format_duration, whole
 from sim.policy import LONGEST
 from sim.scenario_override import override, split
@@ -282,7 +282,7 @@ def _validated(data: dict[str, Any], folder: Path, source: str) -> Scenario:
     try:
         scenario = Scenario.model_validate(data)
     except ValidationError as error:
-        raise ScenarioError([problem(e) for e in error.errors(include_url=False)], source) from None
+        raise ScenarioError([problem(e) for e in told(error.errors(include_url=False))], source) from None
     scenario._folder = folder
     if problems := scenario_checks.problems(scenario):
         raise ScenarioError(problems, source)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sim import presets
+from sim.blocks_policy import schedule_runs
 from sim.errors import Problem, ScenarioError, nearest, path_of
 from sim.fields import format_duration
 from sim.policy import FOREVER, LONGEST
@@ -73,24 +74,17 @@ def _too_many(path: str, one: Distribution, other: Distribution, span: int) -> I
 
 def _end(scenario: Scenario) -> Iterator[Problem]:
     """Whether the run ends, and within the time that can be counted."""
-    if scenario.drain is None:
-        name, length = scenario.longest_policy()
-        if length >= FOREVER:
-            rule = (
-                f"is required: policy {name} goes on forever; "
-                "give drain, or limit the policy by max_age or max_attempts"
-            )
-            yield Problem("drain", None, rule)
-            return
-        if scenario.horizon + scenario.drain_ns > LONGEST:
-            rule = (
-                f"is required: policy {name} goes on for longer than a run can count (36 years); "
-                "give drain, or limit the policy by max_age or max_attempts"
-            )
-            yield Problem("drain", None, rule)
-            return
-    if scenario.horizon + scenario.drain_ns > LONGEST:
-        yield Problem("horizon", format_duration(scenario.horizon), "must end, with drain, within 36 years")
+    if scenario.drain is None and scenario.horizon + scenario.drain_ns > LONGEST:
+        name, _ = scenario.longest_policy()
+        endless = (
+            any(times >= FOREVER for _, times in schedule_runs(scenario.policies[name])) if name else False
+        )
+        how_long = "forever" if endless else "for longer than a run can count (36 years)"
+        rule = f"is required: policy {name} goes on {how_long}; give drain, or limit it by max_age or max_attempts"
+        yield Problem("drain", None, rule)
+    elif scenario.horizon + scenario.drain_ns > LONGEST:
+        rule = f"must end, with a drain of {format_duration(scenario.drain_ns)}, within 36 years"
+        yield Problem("horizon", format_duration(scenario.horizon), rule)
 
 
 # --------------------------------------------------------------------------- endpoints

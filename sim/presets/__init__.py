@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 from importlib import resources
 from typing import Any
 
@@ -26,7 +28,13 @@ def text(kind: str, name: str) -> str:
 
 
 def read(kind: str, name: str) -> dict[str, Any]:
-    """The file as a mapping."""
+    """The file as a mapping, the caller's own."""
+    return copy.deepcopy(_parsed(kind, name))
+
+
+@functools.cache
+def _parsed(kind: str, name: str) -> dict[str, Any]:
+    # every loading of a scenario merges some in, and a sweep loads thousands
     from sim.yamlio import parse
 
     mapping: dict[str, Any] = parse(text(kind, name), f"{name}.yaml")
