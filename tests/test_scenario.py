@@ -30,6 +30,7 @@ from tests.worlds import WORLD, at, world
 SECOND = 10**9
 MINUTE = 60 * SECOND
 DAY = 24 * HOUR
+relaxed = settings(deadline=None)  # a machine may be busy
 few = settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
 )
@@ -480,18 +481,21 @@ def test_anchors_and_merge_keys_work() -> None:
 # --------------------------------------------------------------------------- scalars
 
 
+@relaxed
 @given(st.integers(0, policy.LONGEST))
 def test_durations_survive_being_written(ns: int) -> None:
     """Every duration is written in a unit that loses nothing."""
     assert ns == parse_duration(format_duration(ns))
 
 
+@relaxed
 @given(st.one_of(st.floats(0, 1), st.integers(0, 1000).map(lambda n: n / 1000)))
 def test_shares_survive_being_written(share: float) -> None:
     """Every share is written so that reading it gives the same float."""
     assert share == parse_share(format_share(share))
 
 
+@relaxed
 @given(st.one_of(st.floats(0, 1e9), st.integers(0, 10**6).map(lambda n: n / 3600)))
 def test_rates_survive_being_written(rate: float) -> None:
     """Every rate is written so that reading it gives the same float."""
