@@ -1,6 +1,6 @@
 """The compiled engine: the same runs as the SimPy engine, to the last bit, about a hundred times faster.
 
-It lays a model out in arrays, lets the compiled ``loop.advance`` run, and gives it more room, or a producer's
+It lays a model out in arrays, lets the compiled ``compiled_loop.advance`` run, and gives it more room, or a producer's
 next events, whenever it returns and says what it needs.
 """
 
@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from sim import advice, dice, jit, loop, policy, queues, receiver
+from sim import advice, compiled_dispatch, compiled_loop, compiled_queues, dice, jit, policy, receiver
+from sim import compiled_records as records
 from sim.errors import ScenarioError
 from sim.model import STANDSTILL, Model
 from sim.policy import FOREVER, Policy
@@ -32,17 +33,17 @@ SIZES = {"faults": 4, "latencies": 4, "points": 64, "runs": 16, "rules": 8}
 
 The sizes are part of the types that machine code is made for, so they come in few classes."""
 
-jit.share(*policy.COMPILABLE, *queues.COMPILABLE, *loop.COMPILABLE)
+jit.share(*compiled_queues.COMPILABLE, *compiled_dispatch.COMPILABLE, *compiled_loop.COMPILABLE)
 
 
 @functools.cache
 def _advance() -> Any:
-    return jit.compiled()(loop.advance)
+    return jit.compiled()(compiled_loop.advance)
 
 
 @functools.cache
 def _move_streams() -> Any:
-    return jit.compiled()(queues.move_streams)
+    return jit.compiled()(compiled_queues.move_streams)
 
 
 def refuses(model: Model, own_receivers: bool) -> str:
@@ -157,7 +158,7 @@ class _Run:
         self._lay_out_members()
         self._lay_out_events()
         self._lay_out_pools(per_tier)
-        self.settings = np.zeros(1, dtype=loop.SETTINGS)
+        self.settings = np.zeros(1, dtype=records.SETTINGS)
         settings = self.settings[0]
         settings["horizon"], settings["end"] = model.horizon, model.end
         settings["seed"] = _signed(model.seed)
@@ -168,18 +169,18 @@ class _Run:
         settings["tracing"] = tracing
         settings["most_tiers"] = self.most_tiers
         settings["standstill"] = STANDSTILL
-        self.run = np.zeros(1, dtype=loop.RUN)
+        self.run = np.zeros(1, dtype=records.RUN)
         run = self.run[0]
         run["producing"] = len(model.sources)
         for name in ("free_slot", "looking", "held_due", "culprit"):
-            run[name] = queues.NONE
+            run[name] = compiled_queues.NONE
 
-        self.slots = np.zeros(1024, dtype=queues.SLOT)
+        self.slots = np.zeros(1024, dtype=compiled_queues.SLOT)
         self.ends = np.zeros((1025, 3), dtype=np.int64)
         self.dues = np.zeros((1025, 3), dtype=np.int64)
         self.wakes = np.zeros((len(model.members) + 64, 3), dtype=np.int64)
-        self.rings = np.full((len(self.policies) * loop.RINGS, 2), queues.NONE, dtype=np.int64)
-        self.streams = np.full((1024, 3), queues.NONE, dtype=np.int64)
+        self.rings = np.full((len(self.policies) * records.RINGS, 2), compiled_queues.NONE, dtype=np.int64)
+        self.streams = np.full((1024, 3), compiled_queues.NONE, dtype=np.int64)
         # room for all rows at once, if the estimate holds: what is not written to takes no memory
         rows = min(4096 + int(1.2 * advice.expected_attempts(model.scenario)), MOST_ROWS) if tracing else 0
         self.events = np.zeros((rows, len(EVENT_COLUMNS)), dtype=np.int64)
@@ -193,8 +194,8 @@ class _Run:
 
     def _lay_out_members(self) -> None:
         model = self.model
-        self.members = np.zeros(len(model.members), dtype=loop.MEMBER)
-        self.condition = np.zeros(len(model.members), dtype=loop.CONDITION)
+        self.members = np.zeros(len(model.members), dtype=records.MEMBER)
+        self.condition = np.zeros(len(model.members), dtype=records.CONDITION)
         for name, value in (("wake_at", FOREVER), ("mail", -1), ("failing_since", -1)):
             self.condition[name] = value
         books: list[int] = []
@@ -233,7 +234,7 @@ class _Run:
         self.seen = [np.zeros(source.key_count, dtype=np.int64) for source in sources]
         room = CHUNK + max((largest_batch(source) for source in sources), default=0)
         self.cells = np.zeros((len(sources), 4, room), dtype=np.int64)
-        self.cursors = np.zeros(len(sources), dtype=loop.CURSOR)
+        self.cursors = np.zeros(len(sources), dtype=records.CURSOR)
         self.source_words = np.array([_signed(source.word) for source in sources], dtype=np.int64)
         self.cursors["types"] = np.cumsum([0, *(len(codes) for codes in model.type_codes)])[:-1]
         self.cursors["keys"] = np.cumsum([0, *(source.key_count for source in sources)])[:-1]
@@ -279,7 +280,7 @@ class _Run:
             self.workers = np.array(changes, dtype=np.int64).reshape(-1, 2)
         self.lanes, self.tiers = _pools(counts or [0]), _pools(tiers or [0])
         pools = self.most_tiers if per_tier else len(self.lanes)
-        self.parked = np.full((len(model.members), pools), queues.NONE, dtype=np.int64)
+        self.parked = np.full((len(model.members), pools), compiled_queues.NONE, dtype=np.int64)
 
     def refill(self, source: int) -> None:
         """Make a producer's next events."""
@@ -293,18 +294,18 @@ class _Run:
     def enlarge(self, reason: int) -> None:
         """Give the loop the room that it has asked for."""
         wanted = int(self.run["wanted"][0]) + 1
-        if reason == loop.NEED_SLOTS:
+        if reason == records.NEED_SLOTS:
             size = 2 * len(self.slots) + wanted
             self.slots = _longer(self.slots, size)
             self.ends, self.dues = _longer(self.ends, size + 1), _longer(self.dues, size + 1)
-        elif reason == loop.NEED_WAKES:
+        elif reason == records.NEED_WAKES:
             self.wakes = _longer(self.wakes, 2 * len(self.wakes))
-        elif reason == loop.NEED_STREAMS:
+        elif reason == records.NEED_STREAMS:
             size = 1 << (4 * (int(self.run["streams_used"][0]) + wanted)).bit_length()
-            bigger = np.full((size, 3), queues.NONE, dtype=np.int64)
+            bigger = np.full((size, 3), compiled_queues.NONE, dtype=np.int64)
             _move_streams()(self.streams, bigger, self.slots, int(self.run["slots_used"][0]))
             self.streams = bigger
-        elif reason == loop.NEED_ROWS:
+        elif reason == records.NEED_ROWS:
             run = self.run[0]
             for name, used in (
                 ("events", run["events_out"]),
@@ -331,7 +332,7 @@ class _Run:
         """What was recorded, as integers."""
         run = self.run[0]
         used = self.slots[: run["slots_used"]]
-        still = used[(used["flags"] & queues.SETTLED) == 0]
+        still = used[(used["flags"] & compiled_queues.SETTLED) == 0]
         rows = still["number"]
         self.deliveries[rows, 2] = still["state"]
         self.deliveries[rows, 3] = still["attempts"]
@@ -354,10 +355,10 @@ def _signed(word: int) -> int:
 
 
 def _pools(workers: Sequence[int]) -> Any:
-    pools = np.zeros(len(workers), dtype=loop.POOL)
+    pools = np.zeros(len(workers), dtype=records.POOL)
     pools["free"] = workers
     for name in ("head", "tail", "heap", "next_looking"):
-        pools[name] = queues.NONE
+        pools[name] = compiled_queues.NONE
     return pools
 
 
@@ -395,14 +396,14 @@ def run(model: Model, progress: Callable[[int], None] | None = None) -> Columns:
     work = _Run(model, tracing=True)
     while True:
         reason = work.advance()
-        if reason == loop.DONE:
+        if reason == records.DONE:
             return work.columns()
-        if reason == loop.NEED_EVENTS:
+        if reason == records.NEED_EVENTS:
             work.refill(int(work.run["wanted"][0]))
-        elif reason == loop.STANDSTILL:
+        elif reason == records.STANDSTILL:
             member = model.members[work.slots[work.run["culprit"][0]]["member"]]
             raise model.standstill(member, int(work.run["now"][0]))
-        elif reason != loop.PAUSED:
+        elif reason != records.PAUSED:
             work.enlarge(reason)
         if progress is not None:
             progress(int(work.run["now"][0]))

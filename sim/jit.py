@@ -44,7 +44,18 @@ config: Any = numba.config
 FORGOTTEN_AFTER_S = 30 * 86_400.0
 """Cache folders of other versions are removed when unused for so long."""
 
-SOURCES = ("dice", "engine_compiled", "jit", "loop", "policy", "queues", "receiver", "workload")
+SOURCES = (
+    "compiled_dispatch",
+    "compiled_loop",
+    "compiled_queues",
+    "compiled_records",
+    "dice",
+    "engine_compiled",
+    "jit",
+    "policy",
+    "receiver",
+    "workload",
+)
 """The modules whose functions are compiled."""
 
 # --------------------------------------------------------------------------- the cache of machine code

@@ -26,6 +26,7 @@ class Scale:
     grid: int
     """Times are multiples of it, ns."""
     horizon: int
+    least_horizon: int
     gap: int
     """The longest gap, ns."""
     latency: int
@@ -40,16 +41,25 @@ class Scale:
 
 SMALL = Scale(
     grid=SECOND // 2,
-    horizon=20 * SECOND,
+    horizon=40 * SECOND,
+    least_horizon=20 * SECOND,
     gap=8 * SECOND,
     latency=2 * SECOND,
-    per_s=2,
+    per_s=4,
     members=2,
     entries=3,
     counts=4,
 )
 WIDE = Scale(
-    grid=1, horizon=10**16, gap=10**15, latency=10**12, per_s=10**6, members=10**6, entries=6, counts=10**6
+    grid=1,
+    horizon=10**16,
+    least_horizon=1,
+    gap=10**15,
+    latency=10**12,
+    per_s=10**6,
+    members=10**6,
+    entries=6,
+    counts=10**6,
 )
 
 names = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,8}", fullmatch=True)
@@ -140,7 +150,7 @@ def arrivals(draw: st.DrawFn, scale: Scale) -> Mapping:
     stays = distributions(scale.horizon, scale, least=1)
     if scale is WIDE:  # no more bursts than a run can walk through
         stays = durations(scale.horizon, scale, least=10**11)
-    at = st.lists(st.integers(0, scale.horizon // scale.grid), min_size=1, max_size=12)
+    at = st.lists(st.integers(0, scale.horizon // scale.grid), min_size=1, max_size=20)
     return draw(
         st.one_of(
             rates.map(lambda rate: {"constant": rate}),
@@ -444,7 +454,7 @@ def scenarios(draw: st.DrawFn, scale: Scale = WIDE) -> Mapping:
     policy_names = [*rules, *presets.names("policies")[:2]]
     receiver_names = [*answering, *presets.names("receivers")[:1]]
     mapping = {
-        "horizon": draw(durations(scale.horizon, scale)),
+        "horizon": draw(durations(scale.horizon, scale, least=scale.least_horizon // scale.grid)),
         "drain": draw(durations(scale.horizon, scale, least=0)),
         "producers": sources,
         "endpoints": named(endpoints(scale, sources, policy_names, receiver_names), 2),

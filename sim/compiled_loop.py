@@ -1,15 +1,11 @@
-"""The event loop of the compiled engine: the course of things of ``engine_simpy`` and ``dispatch``, over arrays.
+"""The event loop of the compiled engine: the course of things of ``engine_simpy``, over arrays.
 
 It is plain Python that numba compiles (see ``engine_compiled``), and decides nothing itself: schedule, verdict,
 health, budget and receiver are the same functions that the SimPy engine calls. It allocates nothing. When an
 array is full, or a producer's events are used up, it returns with a reason and is called again where it was.
 
 One row of ``slots`` is one open delivery; rows are used again, so that memory grows with the backlog and not
-with the run. Due times wait in a heap that holds the irregular ones and only the heads of first-in-first-out
-rings: gaps of a constant length keep a ring sorted by themselves, which makes the heap a few entries small.
-
-Everything is an int64; times are ns. Functions take the arrays they need instead of one large structure: what
-a compiled call is given is copied, array by array.
+with the run.
 """
 
 from __future__ import annotations
@@ -19,12 +15,28 @@ from typing import Any
 import numpy as np
 
 from sim import dice, policy, receiver
-from sim.policy import Budget, Health, Window
-from sim.queues import (
+from sim.compiled_dispatch import (
+    blocked,
+    compete,
+    enter,
+    first_ready,
+    health_of,
+    keep_health,
+    leave_queue,
+    let_go,
+    look,
+    offer,
+    pop_due,
+    pop_open,
+    release,
+    take_heads,
+    take_ready,
+    take_slot,
+    wake_later,
+)
+from sim.compiled_queues import (
     HELD,
-    IN_A_QUEUE,
     IN_STREAM,
-    IN_TIER,
     IS_DUE,
     NONE,
     ON_ITS_WAY,
@@ -38,373 +50,37 @@ from sim.queues import (
     pair_push,
     stream_row,
 )
+from sim.compiled_records import (
+    BY_KEY,
+    DONE,
+    FOREVER,
+    HEAD_OF_LINE,
+    JITTER,
+    KEY,
+    NEED_EVENTS,
+    NEED_ROWS,
+    NEED_SLOTS,
+    NEED_STREAMS,
+    NEED_WAKES,
+    NO_ORDER,
+    OBJECT_DELETED,
+    ORDER,
+    PAUSED,
+    POLL,
+    SEQ,
+    STANDSTILL,
+    STEPS_PER_PAUSE,
+    TIME,
+    TYPE,
+    WORKER,
+)
+from sim.policy import Budget
 from sim.receiver import Outages
-
-FOREVER = policy.FOREVER
-
-# Why the loop returns.
-DONE, NEED_EVENTS, NEED_SLOTS, NEED_ROWS, NEED_WAKES, NEED_STREAMS, PAUSED, STANDSTILL = range(8)
-
-
-def integers(names: str) -> list[tuple[str, str]]:
-    """Fields of a record, all int64."""
-    return [(name, "i8") for name in names.split()]
-
-
-RUN = np.dtype(
-    integers(
-        "now next_number open producing free_slot free_slots slots_used ends dues wakes events_out attempts_out "
-        "polls_out looking held_due streams_used step wanted culprit pending dispatching"
-    )
-)
-"""What changes over a run; one record."""
-
-SETTINGS = np.dtype(
-    integers("horizon end seed overhead per_tier ordering holds_id keys tracing most_tiers standstill")
-)
-"""What does not; one record."""
-NO_ORDER, BY_KEY, BY_ENDPOINT = 0, 1, 2
-
-MEMBER = np.dtype(
-    integers("policy receiver most_in_flight rate poll word watched free free_end starts starts_end ring")
-)
-"""What is fixed about an endpoint; ``free`` … are where its receiver's books lie."""
-
-_WINDOW = [("bucket", "i8"), ("failures", "i8", (policy.RING,)), ("attempts", "i8", (policy.RING,))]
-CONDITION = np.dtype(
-    [
-        *integers("in_flight free_again rested_until disabled wake_at mail mail_end"),
-        *integers("breaker opened_until failing_since consecutive budget_at"),
-        ("tokens", "f8"),
-        ("breaker_window", _WINDOW),
-        ("disable_window", _WINDOW),
-    ]
-)
-"""What changes about an endpoint."""
-
-POOL = np.dtype(integers("free head tail heap looks next_looking"))
-"""A worker pool and what waits for it: a lane, or a tier under ``per_tier``."""
-
-CURSOR = np.dtype(integers("position length time index done types keys"))
-"""Where a producer is in its chunk of events; ``types``, ``keys``: where its own types and keys begin."""
-
-# Wait causes: positions in trace.WAIT_CAUSES.
-WORKER, HEAD_OF_LINE, SLOT, RATE, BREAKER, RETRY_AFTER, ORDER, OFF, POLL = range(1, 10)
-
-RINGS = 32
-"""Rings of due times for each policy: one for each attempt number; the last serves the rest too."""
-STEPS_PER_PAUSE = 1 << 20
-OBJECT_DELETED, JITTER = int(dice.Stream.OBJECT_DELETED), int(dice.Stream.JITTER)
-TIME, TYPE, KEY, SEQ = range(4)
 
 
 def unsigned(cell: int) -> Any:
     """A word out of its cell: words are unsigned, cells are not."""
     return np.uint64(cell)
-
-
-# --------------------------------------------------------------------------- slots
-
-
-def take_slot(slots: Any, run: Any) -> int:
-    """An empty slot; there must be one."""
-    slot = run.free_slot
-    if slot != NONE:
-        run.free_slot = slots[slot].next
-        run.free_slots -= 1
-        return int(slot)
-    slot = run.slots_used
-    run.slots_used += 1
-    return int(slot)
-
-
-def leave_queue(slots: Any, run: Any, slot: int, queue: int) -> None:
-    """A queue no longer holds a slot; a settled one that none holds is empty."""
-    slots[slot].flags &= ~queue
-    if slots[slot].flags & SETTLED and not slots[slot].flags & IN_A_QUEUE:
-        slots[slot].next = run.free_slot
-        run.free_slot = slot
-        run.free_slots += 1
-
-
-# --------------------------------------------------------------------------- due times
-
-
-def wait_until_due(slots: Any, run: Any, dues: Any, rings: Any, slot: int, policy_number: int) -> None:
-    """Remember when a delivery comes due: in its ring if that stays sorted, else by itself."""
-    slots[slot].flags |= QUEUED
-    slots[slot].next = NONE
-    ring = policy_number * RINGS + min(slots[slot].attempts, RINGS - 1)
-    last = rings[ring, 1]
-    if rings[ring, 0] == NONE:
-        rings[ring, 0] = slot
-        rings[ring, 1] = slot
-        slots[slot].ring = ring
-    elif earlier(slots, last, slot):
-        slots[last].next = slot
-        rings[ring, 1] = slot
-        slots[slot].ring = ring
-        return  # the heap knows the head of the ring
-    else:
-        slots[slot].ring = NONE
-    heap_push(dues, run.dues, slots[slot].due, slots[slot].number, slot)
-    run.dues += 1
-
-
-def pop_due(slots: Any, run: Any, dues: Any, rings: Any) -> int:
-    """The delivery that comes due first."""
-    slot = dues[0, 2]
-    heap_pop(dues, run.dues)
-    run.dues -= 1
-    ring = slots[slot].ring
-    if ring != NONE:
-        head = slots[slot].next
-        rings[ring, 0] = head
-        if head != NONE:
-            heap_push(dues, run.dues, slots[head].due, slots[head].number, head)
-            run.dues += 1
-    return int(slot)
-
-
-# --------------------------------------------------------------------------- worker pools
-
-
-def push_ready(slots: Any, pools: Any, pool: int, slot: int) -> None:
-    """A due delivery waits for a worker: at the end of the line if that is its place, else in the heap."""
-    slots[slot].flags |= QUEUED
-    last = pools[pool].tail
-    if pools[pool].head == NONE or earlier(slots, last, slot):
-        slots[slot].next = NONE
-        if pools[pool].head == NONE:
-            pools[pool].head = slot
-        else:
-            slots[last].next = slot
-        pools[pool].tail = slot
-    else:
-        pools[pool].heap = pair_push(slots, pools[pool].heap, slot)
-
-
-def first_ready(slots: Any, run: Any, pools: Any, pool: int) -> int:
-    """The delivery of a lane that may start first, dropped ones being thrown away; ``NONE``: none."""
-    while pools[pool].head != NONE and slots[pools[pool].head].flags & SETTLED:
-        gone = pools[pool].head
-        pools[pool].head = slots[gone].next
-        leave_queue(slots, run, gone, QUEUED)
-    while pools[pool].heap != NONE and slots[pools[pool].heap].flags & SETTLED:
-        gone = pools[pool].heap
-        pools[pool].heap = pair_pop(slots, gone)
-        leave_queue(slots, run, gone, QUEUED)
-    head, root = pools[pool].head, pools[pool].heap
-    if head == NONE or (root != NONE and earlier(slots, root, head)):
-        return int(root)
-    return int(head)
-
-
-def take_ready(slots: Any, run: Any, pools: Any, pool: int, slot: int) -> None:
-    """Take the delivery that ``first_ready`` has given."""
-    if pools[pool].head == slot:
-        pools[pool].head = slots[slot].next
-    else:
-        pools[pool].heap = pair_pop(slots, slot)
-    slots[slot].flags &= ~QUEUED
-
-
-def pop_open(slots: Any, run: Any, root: int) -> int:
-    """The root of a pairing heap once the dropped ones above it are gone; ``NONE``: none. It stays in."""
-    while root != NONE and slots[root].flags & SETTLED:
-        following = pair_pop(slots, root)
-        leave_queue(slots, run, root, QUEUED)
-        root = following
-    return root
-
-
-def look(run: Any, tiers: Any, tier: int) -> None:
-    """Let a tier's free workers look at its queue in the next dispatch."""
-    run.pending = 1
-    if tiers[tier].free > 0 and tiers[tier].looks == 0:
-        tiers[tier].looks = 1
-        tiers[tier].next_looking = run.looking
-        run.looking = tier
-
-
-def take_heads(slots: Any, run: Any, tiers: Any) -> None:
-    """Every free worker of a tier that looks takes the next head: returned ones first, then the line."""
-    while run.looking != NONE:
-        tier = run.looking
-        run.looking = tiers[tier].next_looking
-        tiers[tier].looks = 0
-        while tiers[tier].free > 0:
-            tiers[tier].heap = pop_open(slots, run, tiers[tier].heap)
-            slot = tiers[tier].heap
-            if slot != NONE:
-                tiers[tier].heap = pair_pop(slots, slot)
-                slots[slot].flags &= ~QUEUED
-            else:
-                slot = tiers[tier].head
-                if slot == NONE:
-                    break
-                tiers[tier].head = slots[slot].tier_next
-                leave_queue(slots, run, slot, IN_TIER)
-                if slots[slot].flags & SETTLED:
-                    continue
-            tiers[tier].free -= 1
-            slots[slot].flags |= HELD
-            if slots[slot].flags & IS_DUE:
-                slots[slot].flags |= QUEUED
-                run.held_due = pair_push(slots, run.held_due, slot)
-
-
-def let_go(slots: Any, run: Any, tiers: Any, slot: int) -> None:
-    """A worker that holds a delivery gives it up."""
-    if slots[slot].flags & HELD:
-        slots[slot].flags &= ~HELD
-        tiers[slots[slot].tier].free += 1
-        look(run, tiers, slots[slot].tier)
-
-
-def compete(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, slot: int) -> None:
-    """Take part in the next dispatch."""
-    run.pending = 1
-    if settings.per_tier == 0:
-        push_ready(slots, lanes, 0 if slots[slot].attempts == 0 else len(lanes) - 1, slot)
-    elif slots[slot].flags & HELD:
-        if slots[slot].flags & QUEUED == 0:
-            slots[slot].flags |= QUEUED
-            run.held_due = pair_push(slots, run.held_due, slot)
-    elif slots[slot].cause != 0:
-        tier = slots[slot].tier
-        slots[slot].flags |= QUEUED
-        tiers[tier].heap = pair_push(slots, tiers[tier].heap, slot)
-        look(run, tiers, tier)
-
-
-def offer(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, streams: Any, slot: int) -> None:
-    """A delivery has come due."""
-    slots[slot].flags |= IS_DUE
-    stream = slots[slot].stream
-    if settings.per_tier == 0 and stream != NONE and streams[stream, 1] != slot:
-        slots[slot].cause = ORDER
-    else:
-        compete(slots, run, settings, lanes, tiers, slot)
-
-
-def enter(
-    slots: Any, run: Any, settings: Any, dues: Any, rings: Any, lanes: Any, tiers: Any, streams: Any,
-    policy_number: int, slot: int,
-) -> None:  # fmt: skip
-    """A delivery begins to wait for its next attempt."""
-    slots[slot].cause = 0
-    if settings.per_tier != 0:
-        tier = policy_number * settings.most_tiers + slots[slot].attempts
-        slots[slot].tier = tier
-        slots[slot].tier_next = NONE
-        slots[slot].flags |= IN_TIER
-        if tiers[tier].head == NONE:
-            tiers[tier].head = slot
-        else:
-            slots[tiers[tier].tail].tier_next = slot
-        tiers[tier].tail = slot
-        look(run, tiers, tier)
-    if slots[slot].due > run.now:
-        wait_until_due(slots, run, dues, rings, slot, policy_number)
-    else:
-        offer(slots, run, settings, lanes, tiers, streams, slot)
-
-
-# --------------------------------------------------------------------------- endpoints
-
-
-def blocked(members: Any, condition: Any, member: int, now: int) -> int:
-    """Why no attempt to a member may start now: a wait cause, 0 if one may."""
-    if condition[member].disabled != 0:
-        return OFF
-    if condition[member].in_flight >= members[member].most_in_flight:
-        return SLOT
-    mode = condition[member].breaker
-    if mode == policy.PROBING or (mode == policy.OPEN and now < condition[member].opened_until):
-        return BREAKER
-    if now < condition[member].rested_until:
-        return RETRY_AFTER
-    if now < condition[member].free_again:
-        return RATE
-    return 0
-
-
-def wake_later(run: Any, condition: Any, wakes: Any, member: int, cause: int) -> None:
-    """Look again at what was set aside once time alone has ended the block."""
-    until = FOREVER
-    if cause == BREAKER and condition[member].breaker == policy.OPEN:
-        until = condition[member].opened_until
-    elif cause == RETRY_AFTER:
-        until = condition[member].rested_until
-    elif cause == RATE:
-        until = condition[member].free_again
-    if until < condition[member].wake_at:
-        condition[member].wake_at = until
-        heap_push(wakes, run.wakes, until, member, member)
-        run.wakes += 1
-
-
-def release(
-    slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, members: Any, condition: Any, parked: Any,
-    wakes: Any, member: int,
-) -> None:  # fmt: skip
-    """Let the first delivery of every pool that was set aside compete again, if nothing blocks it any more."""
-    known = False
-    for pool in range(parked.shape[1]):
-        if parked[member, pool] != NONE:
-            if not known:
-                known = True
-                cause = blocked(members, condition, member, run.now)
-                if cause != 0:
-                    wake_later(run, condition, wakes, member, cause)
-                    return
-            slot = pop_open(slots, run, parked[member, pool])
-            parked[member, pool] = slot
-            if slot != NONE:
-                parked[member, pool] = pair_pop(slots, slot)
-                slots[slot].flags &= ~QUEUED
-                compete(slots, run, settings, lanes, tiers, slot)
-
-
-def window_of(cells: Any) -> Window:
-    """A sliding window from its cells."""
-    f, a = cells.failures, cells.attempts
-    return Window(
-        cells.bucket,
-        (f[0], f[1], f[2], f[3], f[4], f[5], f[6], f[7], f[8], f[9]),
-        (a[0], a[1], a[2], a[3], a[4], a[5], a[6], a[7], a[8], a[9]),
-    )
-
-
-def keep_window(cells: Any, window: Window) -> None:
-    """Put a sliding window into its cells."""
-    cells.bucket = window.bucket
-    for i in range(policy.RING):
-        cells.failures[i] = window.failures[i]
-        cells.attempts[i] = window.attempts[i]
-
-
-def health_of(cells: Any) -> Health:
-    """What the sender remembers of an endpoint, from its cells."""
-    return Health(
-        cells.breaker,
-        cells.opened_until,
-        window_of(cells.breaker_window),
-        cells.failing_since,
-        cells.consecutive,
-        window_of(cells.disable_window),
-    )
-
-
-def keep_health(cells: Any, health: Health) -> None:
-    """Put what the sender remembers of an endpoint into its cells."""
-    cells.breaker = health.breaker
-    cells.opened_until = health.opened_until
-    cells.failing_since = health.failing_since
-    cells.consecutive = health.consecutive
-    keep_window(cells.breaker_window, health.breaker_window)
-    keep_window(cells.disable_window, health.disable_window)
 
 
 # --------------------------------------------------------------------------- the end of a delivery
@@ -957,27 +633,6 @@ def advance(
 
 COMPILABLE = (
     unsigned,
-    take_slot,
-    leave_queue,
-    wait_until_due,
-    pop_due,
-    push_ready,
-    first_ready,
-    take_ready,
-    pop_open,
-    look,
-    take_heads,
-    let_go,
-    compete,
-    offer,
-    enter,
-    blocked,
-    wake_later,
-    release,
-    window_of,
-    keep_window,
-    health_of,
-    keep_health,
     record,
     settle,
     luck,
