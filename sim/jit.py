@@ -52,6 +52,7 @@ SOURCES = (
     "dice",
     "engine_compiled",
     "jit",
+    "metrics",
     "policy",
     "receiver",
     "workload",
@@ -464,6 +465,19 @@ def events(source: Any, seed: int, horizon: int) -> Iterator[tuple[int, int, int
         if written == 0:
             return
         yield from zip(*(column[:written].tolist() for column in columns), strict=True)
+
+
+@functools.cache
+def _count_inversions() -> Any:
+    from sim.metrics import count_inversions
+
+    return compiled((_INTS, _INTS))(count_inversions)
+
+
+def count_inversions(values: Any) -> int:
+    """``metrics.count_inversions``, compiled, of an array that stays as it is."""
+    found: int = _count_inversions()(values.copy(), np.empty_like(values))
+    return found
 
 
 def prepare() -> None:

@@ -69,7 +69,8 @@ def metrics_by(trace: Trace, what: str) -> pd.DataFrame:
     inside = _window(trace)
     deliveries = trace.deliveries
     if what == "endpoint":
-        labels: Any = deliveries["endpoint"].astype(str).str.rsplit(":", n=1).str[0]
+        groups = [str(name).rpartition(":")[0] for name in deliveries["endpoint"].cat.categories]
+        labels: Any = pd.Series(np.array(groups, dtype=object)[deliveries["endpoint"].cat.codes], dtype="str")
     elif what == "type":
         labels = deliveries["type"].astype(str)
     elif what == "hour":
@@ -115,28 +116,30 @@ def _ratio(part: float, whole: float) -> float:
 
 def of_deliveries(trace: Trace, chosen: Any) -> dict[str, float]:
     """The figures about the chosen deliveries (a mask) and their attempts."""
-    deliveries = trace.deliveries[chosen]
-    attempts = trace.attempts[trace.attempts["delivery_id"].isin(deliveries["delivery_id"])]
+    mask = np.asarray(chosen)
+    deliveries = trace.deliveries[mask]
+    of_chosen = mask[trace.delivery_rows]
     count = len(deliveries)
-    state = deliveries["state"].astype(str)
+    attempts = int(of_chosen.sum())
+    state = deliveries["state"]
     processed = deliveries["first_processed_s"].notna()
     lost = state.isin(LOST)
-    latencies = _latencies(deliveries)
-    effects, stale_dropped = _effects(trace, deliveries, attempts)
+    waits = (trace.attempts["started_s"] - trace.attempts["due_s"]).to_numpy()[of_chosen]
+    effects, stale_dropped = _effects(trace, deliveries, of_chosen)
     return {
         "deliveries": float(count),
-        "attempts": float(len(attempts)),
+        "attempts": float(attempts),
         "delivered_share": _ratio(int((state == "delivered").sum()), count),
         "lost_share": _ratio(int(lost.sum()), count),
         "unsettled_share": _ratio(int(state.isin(("waiting", "in_flight")).sum()), count),
         "expired_share": _ratio(int((state == "expired").sum()), count),
         "processed_share": _ratio(int(processed.sum()), count),
         "false_loss_share": _ratio(int((lost & processed).sum()), count),
-        **_summary("delivery_latency_s", latencies),
-        **{f"within_share{{{limit}}}": _within(latencies, count, limit) for limit in WITHIN},
+        **_summary("delivery_latency_s", _latencies(deliveries)),
+        **{f"within_share{{{limit}}}": _within(_latencies(deliveries), count, limit) for limit in WITHIN},
         **_summary("settle_time_s", (deliveries["settled_s"] - deliveries["created_s"]).dropna().to_numpy()),
-        **_summary("queue_wait_s", (attempts["started_s"] - attempts["due_s"]).to_numpy()),
-        "attempts_per_delivery": _ratio(len(attempts), count),
+        **_summary("queue_wait_s", waits),
+        "attempts_per_delivery": _ratio(attempts, count),
         "duplicates_per_delivery": _ratio(int(deliveries["duplicates"].sum()), count),
         "duplicate_share": _ratio(int((deliveries["duplicates"] > 0).sum()), count),
         "effect_duplicates_per_delivery": _ratio(effects, count),
@@ -148,61 +151,69 @@ def of_deliveries(trace: Trace, chosen: Any) -> dict[str, float]:
     }
 
 
-def _effects(trace: Trace, deliveries: pd.DataFrame, attempts: pd.DataFrame) -> tuple[int, int]:
+def _effects(trace: Trace, deliveries: pd.DataFrame, of_chosen: Any) -> tuple[int, int]:
     """Repeats that had an effect after dedupe, and deliveries that a stale guard ignored.
 
     A receiver forgets a delivery its window after the processing that had an effect; a repeat does not renew it.
     """
     window = trace.meta["dedupe_s"]
-    guarded = trace.meta["stale_guard"]
-    stale = int(deliveries["late"][deliveries["endpoint"].astype(str).isin(guarded)].sum()) if guarded else 0
-    repeated = deliveries[deliveries["duplicates"] > 0]
+    guarded = list(trace.meta["stale_guard"])
+    stale = int(deliveries["late"][deliveries["endpoint"].isin(guarded)].sum()) if guarded else 0
     if not window:
-        return int(repeated["duplicates"].sum()), stale
-    processed = attempts[
-        attempts["processed_s"].notna() & attempts["delivery_id"].isin(repeated["delivery_id"])
-    ]
+        return int(deliveries["duplicates"].sum()), stale
+    repeated = (trace.deliveries["duplicates"] > 0).to_numpy()
+    rows = trace.delivery_rows
+    processed = trace.attempts["processed_s"].to_numpy()
+    wanted = np.flatnonzero(of_chosen & repeated[rows] & ~np.isnan(processed))
+    wanted = wanted[np.lexsort((processed[wanted], rows[wanted]))]
+    endpoints = trace.deliveries["endpoint"]
     effects = 0
-    for (_, endpoint), times in processed.groupby(["delivery_id", "endpoint"], observed=True)["processed_s"]:
-        forgets = window.get(str(endpoint), 0.0)
-        known_until = -math.inf
-        had = 0
-        for at in sorted(times):
-            if at >= known_until:
-                had += 1
-                known_until = at + forgets
-        effects += had - 1
+    delivery, known_until, forgets = -1, -math.inf, 0.0
+    for row, at in zip(rows[wanted].tolist(), processed[wanted].tolist(), strict=True):
+        if row != delivery:
+            delivery, known_until = row, -math.inf
+            forgets = window.get(str(endpoints.iat[row]), 0.0)
+            effects -= 1  # the first one is no repeat
+        if at >= known_until:
+            effects += 1
+            known_until = at + forgets
     return effects, stale
 
 
 def _inversions(deliveries: pd.DataFrame) -> int:
     """Pairs of one key at one endpoint of which the later seq was processed first."""
-    known = deliveries[deliveries["first_processed_s"].notna()]
-    if known.empty:
+    if not deliveries["late"].any():
         return 0
-    streams = known.groupby(["endpoint", "producer", "key"], observed=True).ngroup().to_numpy()
+    from sim import jit
+
+    known = deliveries[deliveries["first_processed_s"].notna()]
+    keys = pd.factorize(known["key"])[0]  # a key's name begins with its producer's
+    streams = pd.factorize(known["endpoint"].cat.codes.to_numpy() * (int(keys.max()) + 1) + keys)[0]
     order = np.lexsort((known.index.to_numpy(), known["first_processed_s"].to_numpy(), streams))
     seq = known["seq"].to_numpy()
-    place = streams[order] * (int(seq.max()) + 1) + seq[order]
-    return count_inversions(place)
+    place = streams[order].astype(np.int64) * (int(seq.max()) + 1) + seq[order]
+    return jit.count_inversions(place)
 
 
-def count_inversions(values: Any) -> int:
-    """Pairs of an array that stand in the wrong order, by merging sorted halves: O(n log² n) in NumPy."""
-    ranks = np.argsort(np.argsort(values, kind="stable"), kind="stable")
+def count_inversions(values: Any, spare: Any) -> int:
+    """Pairs of an array that stand in the wrong order; sorts it, with ``spare`` of the same length, by merging."""
     total = 0
+    size = len(values)
     width = 1
-    size = len(ranks)
     while width < size:
-        block = np.arange(size) // (2 * width)
-        right = (np.arange(size) // width) % 2 == 1
-        # within each pair of halves: for every element of the right half, how many of the left are larger
-        order = np.lexsort((ranks, block))
-        left_before = np.cumsum(~right[order])
-        starts = np.searchsorted(block[order], block[order])
-        base = np.where(starts > 0, left_before[starts - 1], 0)
-        lefts = np.minimum(width, size - block[order] * 2 * width)
-        total += int(np.where(right[order], lefts - (left_before - base), 0).sum())
+        for left in range(0, size, 2 * width):
+            middle, end = min(left + width, size), min(left + 2 * width, size)
+            i, j = left, middle
+            for k in range(left, end):
+                if j >= end or (i < middle and values[i] <= values[j]):
+                    spare[k] = values[i]
+                    i += 1
+                else:
+                    total += middle - i  # all that are left of the first half stand before a smaller one
+                    spare[k] = values[j]
+                    j += 1
+        for k in range(size):
+            values[k] = spare[k]
         width *= 2
     return total
 
@@ -220,7 +231,9 @@ def _over_time(trace: Trace) -> dict[str, float]:
     waiting = series.waits(trace)
     retry = waiting.tier > 1
     orbit = series.held(waiting.entered[retry], np.minimum(waiting.due, waiting.left)[retry], start, end)
-    bodies = deliveries["producer"].astype(str).map(meta["bytes"]["body"]).to_numpy(dtype=float)
+    producers = deliveries["producer"].cat
+    sizes = np.array([meta["bytes"]["body"][name] for name in producers.categories], dtype=float)
+    bodies = sizes[producers.codes.to_numpy()]
     queued = bodies if meta["queue_holds"] == "body" else np.full(len(bodies), float(meta["bytes"]["id"]))
     polls = trace.polls[(trace.polls["polled_s"] >= start) & (trace.polls["polled_s"] < end)]
     return {
@@ -261,7 +274,7 @@ def _highest(waiting: series.Waits, weight: Floats | None, start: float, end: fl
 def _egress(trace: Trace, bodies: Floats, start: float, end: float) -> float:
     """Bytes sent: a message per attempt, and where messages are thin the body fetched per processing."""
     attempts = trace.attempts
-    row = pd.Index(trace.deliveries["delivery_id"]).get_indexer(attempts["delivery_id"])
+    row = trace.delivery_rows
     sent = (attempts["started_s"] >= start) & (attempts["started_s"] < end)
     if trace.meta["message"] == "full":
         return float(bodies[row][sent.to_numpy()].sum())

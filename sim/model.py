@@ -332,7 +332,7 @@ def lower_policy(block: PolicyBlock) -> Policy:
     jitter = block.jitter
     retries = [gap for gap, _ in runs[1:]] or [gap for gap, _ in runs]
     caps = [s.exponential.cap for s in block.schedule if s.exponential is not None and s.exponential.cap]
-    base = int(jitter.base) if jitter.base is not None else retries[0]
+    base = int(jitter.base) if jitter.base is not None else next((gap for gap in retries if gap > 0), 0)
     cap = int(jitter.cap) if jitter.cap is not None else max(caps, default=policy.LONGEST)
     lows, highs, actions = [], [], []
     for code, action in [*block.verdicts.items(), *((str(code), "success") for code in block.success)]:

@@ -1,4 +1,4 @@
-"""What a sender decides: schedule, jitter, verdict, Retry-After, budget, breaker, disabling, rate limit.
+"""What a sender decides: schedule, jitter, verdict, Retry-After, budget, breaker, disabling.
 
 Every function here is pure and takes plain numbers, so that one source serves the SimPy model, the
 compiled engine and the real dispatcher. Times are int nanoseconds, counted from the start of the run.

@@ -9,7 +9,7 @@ from typing import Any
 from sim import presets, yamlio
 from sim.errors import ScenarioError, path_of, shown
 
-_KEY = r'(?:"[^"]+"|[^."=]+)'
+_KEY = r"""(?:"[^"]+"|'[^']+'|[^."'=]+)"""
 _OVERRIDE = re.compile(rf"\s*({_KEY}(?:\.{_KEY})*)=(.*)", re.DOTALL)
 
 
@@ -25,7 +25,7 @@ def split(text: str) -> tuple[list[str], str]:
             f"--set {shown(text)} must be PATH=VALUE, such as policies.mine.timeout=3s; a key with dots stands "
             'in quotes: producers.shops.events."order.paid"=5'
         )
-    return [key.strip('"').strip() for key in re.findall(_KEY, match[1])], match[2]
+    return [key.strip("\"' ") for key in re.findall(_KEY, match[1])], match[2]
 
 
 def override(data: dict[str, Any], text: str) -> None:
@@ -76,9 +76,8 @@ def _starting_point(data: dict[str, Any], keys: list[str]) -> Any:
         return copy.deepcopy(presets.read("receivers", inner[0])["receiver"])
     if section == "policies" and len(inner) == 1 and inner[0] in presets.names("policies"):
         return {"preset": inner[0]}
-    if section == "policies" and len(inner) == 2:
-        block = data["policies"][_as_given(data["policies"], inner[0])]
-        preset = block.get("preset")
+    if section == "policies" and len(inner) == 2 and isinstance(data["policies"], dict):
+        preset = data["policies"][_as_given(data["policies"], inner[0])].get("preset")
         if isinstance(preset, str) and preset in presets.names("policies"):
             return copy.deepcopy(presets.read("policies", preset)["policy"].get(inner[1])) or {}
     return {}

@@ -31,9 +31,7 @@ class Waits(NamedTuple):
 def waits(trace: Trace) -> Waits:
     """Every wait of the run: before each attempt, and the last one of a delivery that had no further attempt."""
     attempts, deliveries = trace.attempts, trace.deliveries
-    row = deliveries.index.to_numpy()[
-        pd.Index(deliveries["delivery_id"]).get_indexer(attempts["delivery_id"])
-    ]
+    row = trace.delivery_rows
     number = attempts["attempt_number"].to_numpy()
     order = np.lexsort((number, row))
     row, number = row[order], number[order]
@@ -50,9 +48,8 @@ def waits(trace: Trace) -> Waits:
     last_finish[row] = finished  # rows ascend by attempt: the last one stays
     begun = np.where(made > 0, last_finish, deliveries["created_s"].to_numpy())
     settled = deliveries["settled_s"].to_numpy()
-    state = deliveries["state"].astype(str).to_numpy()
-    until = np.where(state == "waiting", np.inf, settled)
-    more = np.flatnonzero((state != "in_flight") & (until > begun))
+    until = np.where((deliveries["state"] == "waiting").to_numpy(), np.inf, settled)
+    more = np.flatnonzero((deliveries["state"] != "in_flight").to_numpy() & (until > begun))
     pending_due = deliveries["due_s"].to_numpy()
     return Waits(
         np.concatenate((entered, begun[more])),
@@ -64,8 +61,8 @@ def waits(trace: Trace) -> Waits:
 
 
 def _polled(trace: Trace) -> Any:
-    polled = set(trace.polls["endpoint"].astype(str))
-    return trace.deliveries["endpoint"].astype(str).isin(polled).to_numpy()
+    """Which deliveries are of endpoints that poll."""
+    return trace.deliveries["endpoint"].isin(trace.polls["endpoint"].unique().astype(str)).to_numpy()
 
 
 def count_at(points: Floats, entered: Floats, left: Floats) -> Any:

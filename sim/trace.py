@@ -27,6 +27,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from sim import dice, policy
 from sim.model import UNLIMITED, Model
@@ -104,6 +106,13 @@ class Trace:
     meta: dict[str, Any]
 
     @cached_property
+    def delivery_rows(self) -> Ints:
+        """For each attempt, the row of its delivery."""
+        ids = pd.Index(self.deliveries["delivery_id"])
+        rows: Ints = ids.get_indexer(pd.Index(self.attempts["delivery_id"])).astype(np.int64)
+        return rows
+
+    @cached_property
     def samples(self) -> pd.DataFrame:
         """Time series on the grid of ``meta["sample_every_s"]``; see ``sim.series``."""
         from sim.series import samples
@@ -163,12 +172,12 @@ def build(model: Model, columns: Columns, engine: str) -> Trace:
     of_delivery = deliveries["event"]
     frame = pd.DataFrame(
         {
-            "delivery_id": delivery_ids,
-            "event_id": event_ids[of_delivery],
+            "delivery_id": _text(delivery_ids),
+            "event_id": _text(event_ids, of_delivery),
             "producer": _labels(events["source"][of_delivery], model.producers),
             "endpoint": _labels(deliveries["member"], endpoint_names),
             "type": _labels(events["type"][of_delivery], model.event_types),
-            "key": key_names[of_delivery],
+            "key": _text(key_names, of_delivery),
             "seq": events["seq"][of_delivery],
             "created_s": _seconds(events["time"][of_delivery]),
             "state": _labels(deliveries["state"], policy.STATES),
@@ -188,10 +197,10 @@ def build(model: Model, columns: Columns, engine: str) -> Trace:
     event = of_delivery[row]
     attempt_frame = pd.DataFrame(
         {
-            "delivery_id": delivery_ids[row],
-            "event_id": event_ids[event],
+            "delivery_id": _text(delivery_ids, row),
+            "event_id": _text(event_ids, event),
             "endpoint": _labels(deliveries["member"][row], endpoint_names),
-            "key": key_names[event],
+            "key": _text(key_names, event),
             "seq": events["seq"][event],
             "attempt_number": attempts["attempt_number"],
             "tier": attempts["tier"],
@@ -214,7 +223,9 @@ def build(model: Model, columns: Columns, engine: str) -> Trace:
             "returned": polls["returned"],
         }
     )
-    return Trace(attempt_frame, frame, poll_frame, _meta(model, events, columns, engine))
+    made = Trace(attempt_frame, frame, poll_frame, _meta(model, events, columns, engine))
+    vars(made)["delivery_rows"] = row  # known here; found again by text it takes longer than all the rest
+    return made
 
 
 def _assert_conserved(deliveries: dict[str, Ints], attempts: dict[str, Ints]) -> None:
@@ -232,34 +243,42 @@ def _assert_conserved(deliveries: dict[str, Ints], attempts: dict[str, Ints]) ->
     assert settled.all(), ("a settled delivery has no time, or an unsettled one has", int((~settled).sum()))
 
 
+def _numbered(prefix: str, numbers: Ints) -> Any:
+    """``prefix`` and a number, for each number, as Arrow text."""
+    return pc.binary_join_element_wise(prefix, pc.cast(pa.array(numbers), pa.string()), "")
+
+
 def _names(model: Model, events: dict[str, Ints]) -> tuple[Any, list[str], Any]:
-    """Event ids, endpoint names, and the key of each event, as arrays of str."""
-    event_ids = np.empty(len(events["time"]), dtype=object)
-    keys = np.empty(len(events["time"]), dtype=object)
+    """Event ids, endpoint names, and the key of each event, as Arrow text."""
+    ids: list[Any] = []
+    keys: list[Any] = []
+    places: list[Ints] = []
     for source, producer in enumerate(model.producers):
         own = np.flatnonzero(events["source"] == source)
-        event_ids[own] = [f"{producer}:{i}" for i in events["index"][own].tolist()]
+        places.append(own)
+        ids.append(_numbered(f"{producer}:", events["index"][own]))
         recorded = model.key_names[source]
-        codes = events["key"][own].tolist()
-        labels = codes if recorded is None else [recorded[code] for code in codes]
-        keys[own] = [f"{producer}/{label}" for label in labels]
-    as_text = pd.Series  # pandas keeps text compactly; object arrays would hold a pointer a row
-    return (
-        as_text(event_ids, dtype="str").array,
-        [member.name for member in model.members],
-        as_text(keys, dtype="str").array,
-    )
+        if recorded is None:
+            keys.append(_numbered(f"{producer}/", events["key"][own]))
+        else:
+            names = pa.array([f"{producer}/{label}" for label in recorded], pa.string())
+            keys.append(names.take(pa.array(events["key"][own])))
+    back = pa.array(np.argsort(np.concatenate(places), kind="stable") if places else [])
+    joined = [pa.concat_arrays(parts).take(back) for parts in (ids, keys)]
+    return joined[0], [member.name for member in model.members], joined[1]
 
 
 def _delivery_ids(model: Model, event_ids: Any, deliveries: dict[str, Ints]) -> Any:
-    suffixes = [f":{member.name}" for member in model.members]
-    ids = [
-        event_id + suffixes[member]
-        for event_id, member in zip(
-            event_ids[deliveries["event"]], deliveries["member"].tolist(), strict=True
-        )
-    ]
-    return pd.Series(ids, dtype="str").array
+    endpoints = pa.array([member.name for member in model.members], pa.string())
+    own = endpoints.take(pa.array(deliveries["member"]))
+    return pc.binary_join_element_wise(event_ids.take(pa.array(deliveries["event"])), own, ":")
+
+
+def _text(words: Any, rows: Ints | None = None) -> Any:
+    """Arrow text, or some of its rows, as a column of pandas' own text type."""
+    chosen = words if rows is None else words.take(pa.array(rows))
+    kind: Any = pd.Series([], dtype="str").dtype
+    return kind.__from_arrow__(chosen) if hasattr(kind, "__from_arrow__") else chosen.to_pandas()
 
 
 # --------------------------------------------------------------------------- judged at the receiver

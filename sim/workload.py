@@ -391,7 +391,13 @@ def _origin_ns(replay: ReplayOutages, starts: np.ndarray[Any, Any], where: str) 
 def _read_cached(file: str, changed_ns: int, columns: tuple[str, ...]) -> pd.DataFrame:
     import pandas as pd
 
-    return pd.read_csv(file, dtype=str, keep_default_na=False, usecols=lambda column: column in columns)
+    return pd.read_csv(
+        file,
+        dtype=str,
+        keep_default_na=False,
+        skip_blank_lines=False,  # rows keep the numbers that an editor shows
+        usecols=lambda column: column in columns,
+    )
 
 
 def _read_columns(file: str, folder: Path, columns: Sequence[str], where: str) -> pd.DataFrame:

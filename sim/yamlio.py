@@ -51,12 +51,19 @@ class _Dumper(yaml.SafeDumper):
         style = None if data.replace("\n", "").isprintable() else '"'
         return self.represent_scalar(_TAG + "str", data, style=style)
 
+    def represent_float(self, data: float) -> yaml.ScalarNode:
+        """A number; a whole one without a point, as people write it."""
+        if data.is_integer() and abs(data) < 1e15:
+            return self.represent_int(int(data))
+        return super().represent_float(data)
+
     def ignore_aliases(self, data: Any) -> bool:
         """Write equal parts out each time."""
         return True
 
 
 _Dumper.add_representer(str, _Dumper.represent_str)
+_Dumper.add_representer(float, _Dumper.represent_float)
 for _name, _pattern, _first in _RESOLVERS:
     _whole = re.compile(rf"^(?:{_pattern.pattern})$")
     _Loader.add_implicit_resolver(_TAG + _name, _whole, _first)

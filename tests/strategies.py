@@ -38,6 +38,11 @@ class Scale:
     counts: int
     """Workers, servers, keys and other numbers of things."""
 
+    @property
+    def vast(self) -> bool:
+        """Whether the shortest time goes into the horizon more often than a run could bear."""
+        return self.horizon > self.grid * 10**6
+
 
 SMALL = Scale(
     grid=SECOND // 2,
@@ -148,7 +153,7 @@ def arrivals(draw: st.DrawFn, scale: Scale) -> Mapping:
     some = durations(scale.horizon, scale)
     ramps = st.fixed_dictionaries({"from": rates, "to": st.just("0/s"), "over": some})
     stays = distributions(scale.horizon, scale, least=1)
-    if scale is WIDE:  # no more bursts than a run can walk through
+    if scale.vast:  # no more bursts than a run can walk through
         stays = durations(scale.horizon, scale, least=10**11)
     at = st.lists(st.integers(0, scale.horizon // scale.grid), min_size=1, max_size=20)
     return draw(
@@ -314,7 +319,7 @@ def outages(draw: st.DrawFn, scale: Scale) -> Mapping:
     """Times at which a receiver is away, drawn or given."""
     if draw(st.booleans()):
         length = distributions(scale.horizon, scale, least=1)
-        if scale is WIDE:
+        if scale.vast:
             length = durations(scale.horizon, scale, least=10**13)
         source = {"up": draw(length), "down": draw(length)}
     else:

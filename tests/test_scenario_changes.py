@@ -44,6 +44,7 @@ OVERRIDES = [
     ("receivers.r.latency.exponential.mean=1s", "receivers/r/latency/exponential/mean", SECOND),
     # a key with dots is quoted; so may be any
     ('producers.p.events."order.paid"=5', "producers/p/events/order.paid", 5.0),
+    ("producers.p.events.'order.paid'=5", "producers/p/events/order.paid", 5.0),
     ('"horizon"=5h', "horizon", 5 * HOUR),
     # the first = ends the path, and later ones belong to the value
     ("question=is a=b?", "question", "is a=b?"),
