@@ -188,7 +188,9 @@ def _inversions(deliveries: pd.DataFrame) -> int:
 
     known = deliveries[deliveries["first_processed_s"].notna()]
     keys = pd.factorize(known["key"])[0]  # a key's name begins with its producer's
-    streams = pd.factorize(known["endpoint"].cat.codes.to_numpy() * (int(keys.max()) + 1) + keys)[0]
+    streams = pd.factorize(
+        known["endpoint"].cat.codes.to_numpy().astype(np.int64) * (int(keys.max()) + 1) + keys
+    )[0]
     order = np.lexsort((known.index.to_numpy(), known["first_processed_s"].to_numpy(), streams))
     seq = known["seq"].to_numpy()
     place = streams[order].astype(np.int64) * (int(seq.max()) + 1) + seq[order]
