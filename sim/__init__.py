@@ -33,4 +33,6 @@ __all__ = ["Reply", "Request", "Result", "Scenario", "ScenarioError", "Trace", "
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
+    if name in ("metrics", "plots", "theory"):  # modules a notebook reaches for
+        return import_module(f"sim.{name}")
     raise AttributeError(f"module 'sim' has no attribute {name!r}")

@@ -36,7 +36,7 @@ from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 from numba.extending import intrinsic, overload, register_jitable
 
-from sim import dice, policy, receiver, workload
+from sim import dice, order, policy, receiver, workload
 
 types: Any = numba.types
 config: Any = numba.config
@@ -52,7 +52,7 @@ SOURCES = (
     "dice",
     "engine_compiled",
     "jit",
-    "metrics",
+    "order",
     "policy",
     "receiver",
     "workload",
@@ -469,13 +469,11 @@ def events(source: Any, seed: int, horizon: int) -> Iterator[tuple[int, int, int
 
 @functools.cache
 def _count_inversions() -> Any:
-    from sim.metrics import count_inversions
-
-    return compiled((_INTS, _INTS))(count_inversions)
+    return compiled((_INTS, _INTS))(order.count_inversions)
 
 
 def count_inversions(values: Any) -> int:
-    """``metrics.count_inversions``, compiled, of an array that stays as it is."""
+    """``order.count_inversions``, compiled, of an array that stays as it is."""
     found: int = _count_inversions()(values.copy(), np.empty_like(values))
     return found
 

@@ -7,6 +7,7 @@ rates, utilisation, orbit and backlog are taken over the same interval of time. 
 
 from __future__ import annotations
 
+import difflib
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -37,12 +38,15 @@ class Metrics(Mapping[str, float]):
         self._deliveries = deliveries
 
     def __getitem__(self, name: str) -> float:
-        if name not in self._values and (match := _WITHIN.fullmatch(name)):
+        if name in self._values:
+            return self._values[name]
+        if match := _WITHIN.fullmatch(name):
             try:
                 return _within(self._latencies, self._deliveries, match[1])
             except ValueError as error:
                 raise KeyError(f"{name}: {error}") from None
-        return self._values[name]
+        near = difflib.get_close_matches(name, self._values, n=3)
+        raise KeyError(f"there is no figure {name}" + (f"; did you mean {', '.join(near)}?" if near else ""))
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._values)
@@ -197,29 +201,6 @@ def _inversions(deliveries: pd.DataFrame) -> int:
     return jit.count_inversions(place)
 
 
-def count_inversions(values: Any, spare: Any) -> int:
-    """Pairs of an array that stand in the wrong order; sorts it, with ``spare`` of the same length, by merging."""
-    total = 0
-    size = len(values)
-    width = 1
-    while width < size:
-        for left in range(0, size, 2 * width):
-            middle, end = min(left + width, size), min(left + 2 * width, size)
-            i, j = left, middle
-            for k in range(left, end):
-                if j >= end or (i < middle and values[i] <= values[j]):
-                    spare[k] = values[i]
-                    i += 1
-                else:
-                    total += middle - i  # all that are left of the first half stand before a smaller one
-                    spare[k] = values[j]
-                    j += 1
-        for k in range(size):
-            values[k] = spare[k]
-        width *= 2
-    return total
-
-
 def _over_time(trace: Trace) -> dict[str, float]:
     """The figures about the interval [warmup, horizon)."""
     meta = trace.meta
@@ -244,8 +225,9 @@ def _over_time(trace: Trace) -> dict[str, float]:
         "delivered_per_s": _ratio(int(((delivered >= start) & (delivered < end)).sum()), length),
         "attempts_per_s_max": _peak_per_s(started, start, end),
         "backlog_mean": series.held(waiting.entered, waiting.left, start, end) / length,
-        "backlog_max": _highest(waiting, None, start, end),
-        "backlog_bytes_max": _highest(waiting, queued[waiting.delivery], start, end),
+        "backlog_max": _highest(waiting.entered, waiting.left, None, start, end),
+        "backlog_bytes_max": _highest(waiting.entered, waiting.left, queued[waiting.delivery], start, end),
+        "receiver_queue_max": _highest(*series.receiver_queue(trace), None, start, end),
         "egress_bytes_per_s": _egress(trace, bodies, start, end) / length,
         "api_calls_per_s": _api_calls(trace, start, end) / length,
         "orbit_mean": orbit / length,
@@ -263,8 +245,9 @@ def _peak_per_s(started: Floats, start: float, end: float) -> float:
     return float(np.unique(np.floor(inside - start), return_counts=True)[1].max())
 
 
-def _highest(waiting: series.Waits, weight: Floats | None, start: float, end: float) -> float:
-    times, levels = series.steps(waiting.entered, waiting.left, weight)
+def _highest(entered: Floats, left: Floats, weight: Floats | None, start: float, end: float) -> float:
+    """The highest sum of weights of intervals at one time."""
+    times, levels = series.steps(entered, left, weight)
     if not len(times):
         return 0.0
     at_start = max(int(np.searchsorted(times, start, side="right")) - 1, 0)

@@ -48,7 +48,7 @@ SHOWN = (
 """The figures of a first look, in order."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """A finished run: its scenario, tables and figures."""
 
@@ -138,6 +138,10 @@ class Result:
             "warnings": list(self.warnings),
             "metrics": {name: None if math.isnan(v) else v for name, v in self.metrics.items()},
         }
+
+    def __repr__(self) -> str:
+        figures = ", ".join(f"{name} {shown(name, self.metrics[name])}" for name in SHOWN[:9])
+        return f"<Result of {self.scenario.name}, seed {self.seed}, {self.engine} engine: {figures}>"
 
     def _repr_html_(self) -> str:
         rows = "".join(

@@ -14,7 +14,8 @@ import pytest
 
 import sim
 from sim import jit
-from sim.metrics import count_inversions, metrics, metrics_by
+from sim.metrics import metrics, metrics_by
+from sim.order import count_inversions
 
 LOST = ("dead", "expired", "dropped", "vanished")
 
@@ -353,7 +354,7 @@ def test_figures_of_nothing_are_missing_or_zero() -> None:
     assert {name for name, value in figures.items() if value == 0} == {
         "events", "deliveries", "attempts", "attempts_per_s", "goodput_per_s", "delivered_per_s",
         "attempts_per_s_max", "backlog_mean", "backlog_max", "backlog_bytes_max", "egress_bytes_per_s",
-        "api_calls_per_s", "orbit_mean", "worker_utilization",
+        "api_calls_per_s", "orbit_mean", "worker_utilization", "receiver_queue_max",
     }  # fmt: skip
     assert all(math.isnan(value) for value in figures.values() if value != 0)
     assert math.isnan(figures["within_share{3s}"])
