@@ -9,6 +9,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Annotated
 
 import typer
 
@@ -17,6 +18,9 @@ from sim.errors import ScenarioError
 
 OK, BAD_INPUT, INTERRUPTED, NO_READER = 0, 2, 130, 141
 """Exit codes; the last two are those of a process that SIGINT or SIGPIPE has ended. A failed gate is 1."""
+
+MOST_TOLD = 20
+"""Problems of one input that are told: a file of another kind may have thousands."""
 
 _CommandLineError: type[Exception] = next(
     kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException"
@@ -27,11 +31,24 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        sys.stdout.write(f"hooklab {version('hooklab')}\n")
+        raise typer.Exit
+
+
 @app.callback()
-def _hooklab() -> None:
+def _hooklab(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", is_eager=True, callback=_print_version)
+    ] = False,
+) -> None:
     """Keep ``hooklab`` a command of commands, however many there are."""
 
 
@@ -40,6 +57,7 @@ simulator.add_to(app)
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command with these arguments (default: those of the process) and give its exit code."""
+    _open_what_is_closed()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")  # a terminal that lacks ∞ shows ?
@@ -71,6 +89,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code if isinstance(code, int) else OK
 
 
+def _open_what_is_closed() -> None:
+    """What a caller has closed (``>&-``) swallows what is written to it, as it does for ``print``."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+
+
 def _give_up_stdout() -> None:
     """What is still to be written goes nowhere: Python would fail once more when it closes stdout."""
     with contextlib.suppress(OSError, ValueError):  # a stdout without a file has nothing to close
@@ -78,6 +103,8 @@ def _give_up_stdout() -> None:
 
 
 def _refuse(lines: Sequence[str]) -> int:
-    for line in lines:
+    for line in lines[:MOST_TOLD]:
         simulator.tell(f"error: {line}")
+    if len(lines) > MOST_TOLD:
+        simulator.tell(f"… and {len(lines) - MOST_TOLD:,} more")
     return BAD_INPUT

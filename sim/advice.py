@@ -35,6 +35,7 @@ def warnings(scenario: Scenario) -> tuple[str, ...]:
         *_timeouts(scenario),
         *_mixes(scenario),
         *_unheard(scenario),
+        *_unused(scenario),
         *_head_of_line(scenario),
         *_receivers(flows),
         *_limits(scenario, flows),
@@ -141,6 +142,11 @@ def _unheard(scenario: Scenario) -> Iterator[str]:
             _listens(scenario, group, producer, kind) for group in scenario.endpoints for kind in kinds
         ):
             yield f"{path_of(['producers', producer])} is heard by nobody: no endpoint subscribes to its events"
+
+
+def _unused(scenario: Scenario) -> Iterator[str]:
+    for section, name in scenario.unused:
+        yield f"{path_of([section, name])} is used by nobody: no endpoint names it; remove it, or name it in endpoints"
 
 
 def _listens(scenario: Scenario, group: str, producer: str, kind: str) -> bool:

@@ -104,7 +104,7 @@ def read_here(read: Callable[[object], Any], value: object) -> Any:
 class Block(BaseModel):
     """A strict, immutable mapping of known keys."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
     one_of: ClassVar[tuple[str, ...]] = ()
     """Keys of which exactly one must be given."""
     forms: ClassVar[str] = ""
@@ -206,16 +206,22 @@ class Exponential(Block):
     """Memoryless, by its mean."""
 
     mean: PositiveDuration
+    """The mean, above 0s."""
 
 
 class Lognormal(Block):
     """By median and 99th percentile, by mean and coefficient of variation, or by median and sigma."""
 
     median: PositiveDuration | None = None
+    """Half of the draws lie below it; goes with p99 or with sigma."""
     p99: PositiveDuration | None = None
+    """99 of 100 draws lie below it; goes with median."""
     mean: PositiveDuration | None = None
+    """The mean; goes with cv."""
     cv: Annotated[float, *number(above=0, high=1e6)] | None = None
+    """Standard deviation over mean, above 0; goes with mean."""
     sigma: Annotated[float, *number(high=30)] | None = None
+    """Standard deviation of the logarithm; goes with median."""
 
     @model_validator(mode="after")
     def _pair(self) -> Lognormal:
@@ -231,28 +237,36 @@ class Erlang(Block):
     """Sum of equal exponential stages; ``mean`` is that of the sum."""
 
     mean: PositiveDuration
+    """The mean of the sum, above 0s."""
     stages: Annotated[int, *whole(1, 1000)] = 2
+    """How many stages are added up; more of them, less spread. Default 2."""
 
 
 class Hyperexponential(Block):
     """Two exponential branches with balanced means, by mean and coefficient of variation (above 1)."""
 
     mean: PositiveDuration
+    """The mean, above 0s."""
     cv: Annotated[float, *number(above=1, high=1e6)]
+    """Standard deviation over mean, above 1."""
 
 
 class Pareto(Block):
     """Heavy tail above a minimum; the mean is finite for a shape above 1."""
 
     minimum: PositiveDuration
+    """The least draw, above 0s."""
     shape: Annotated[float, *number(low=0.01, high=1e6)]
+    """The smaller, the heavier the tail; at most 1: no mean."""
 
 
 class Uniform(Block):
     """Every value between two."""
 
     low: Duration
+    """The least draw."""
     high: PositiveDuration
+    """The largest draw, above low."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Uniform:
@@ -295,6 +309,7 @@ class Empirical(Block):
             }
         ),
     ]
+    """Share and duration, such as {50%: 120ms, 99%: 2s}; or durations at equal steps from 0% to 100%."""
 
 
 class Distribution(Block):
@@ -312,13 +327,21 @@ class Distribution(Block):
     )
     forms = "must be a duration such as 120ms, or a random one such as {lognormal: {median: 120ms, p99: 2s}}"
     constant: Duration | None = None
+    """Always this long; the same as the duration alone."""
     exponential: Exponential | None = None
+    """Memoryless, such as {mean: 1s}."""
     lognormal: Lognormal | None = None
+    """Skewed as most response times are, such as {median: 120ms, p99: 2s}."""
     erlang: Erlang | None = None
+    """More regular than exponential, such as {mean: 1s, stages: 4}."""
     hyperexponential: Hyperexponential | None = None
+    """More spread than exponential, such as {mean: 1s, cv: 3}."""
     pareto: Pareto | None = None
+    """With a heavy tail, such as {minimum: 100ms, shape: 1.5}."""
     uniform: Uniform | None = None
+    """Anything between two, such as {low: 1s, high: 3s}."""
     empirical: Empirical | None = None
+    """By measured quantiles, such as {quantiles: {50%: 120ms, 99%: 2s}}."""
 
 
 def _read_distribution(value: object) -> object:

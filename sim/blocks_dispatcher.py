@@ -29,6 +29,7 @@ class Poll(Block):
     """The endpoint fetches what waits for it, every so often."""
 
     every: Annotated[PositiveDuration, SPAN]
+    """How long between two polls; the first comes at a random time within it."""
 
 
 class Mode(Block):
@@ -36,6 +37,7 @@ class Mode(Block):
 
     forms = "must be push, or a mapping such as {poll: {every: 60s}}"
     poll: Poll
+    """The endpoint asks for what waits instead of being sent to, such as {every: 60s}."""
 
 
 def _read_receivers(value: object) -> str | dict[str, float]:
@@ -74,18 +76,31 @@ class Endpoint(Block):
     """A group of receiver URLs that share subscription, policy and receiver; each member has its own luck."""
 
     count: Annotated[int, *whole(1, 1_000_000)] = 1
+    """How many endpoints the group has, each with its own receiver and its own luck. Default 1."""
     route: Literal["all", "by_key"] = "all"
+    """all (default): every member receives every event; by_key: each event goes to the one member that its key
+    belongs to. Two groups with by_key each receive all events.
+    """
     producers: Annotated[tuple[str, ...], Field(min_length=1)] | None = None
+    """The producers it listens to, by name. Default: all."""
     subscribes: Annotated[tuple[str, ...], Field(min_length=1)] = ("*",)
+    """The event types it wants, as patterns such as order.*. Default: all."""
     policy: str | None = None
+    """The policy by which it is sent to: a name of policies or a bundled one. Required unless it polls."""
     receiver: Receivers
+    """Who answers: a name of receivers or a bundled one; or a mix such as {shop: 95%, dead: 5%}, from which each
+    member draws by its own luck, so the shares hold on average.
+    """
     max_in_flight: Annotated[int, *whole(1, 10**9)] | None = None
+    """Attempts that may be under way to one member at once. Default: no limit."""
     rate_limit: PositiveRate | None = None
+    """Attempts that may start to one member, evenly spaced, such as 10/s. Default: no limit."""
     mode: Annotated[
         Mode | None,
         OtherForms(({"const": "push"},)),
         BeforeValidator(lambda value: None if value == "push" else value),
     ] = None
+    """push (default), or {poll: {every: 60s}}."""
 
     @model_validator(mode="after")
     def _complete(self) -> Endpoint:
@@ -176,19 +191,38 @@ class Lanes(Block):
     """Separate worker pools for first attempts and for retries."""
 
     first: Annotated[int, *whole(1, MOST_WORKERS)]
+    """Workers that make first attempts."""
     retries: Annotated[int, *whole(1, MOST_WORKERS)]
+    """Workers that make retries."""
 
 
 class Dispatcher(Block):
     """The sender: how many workers, which queue discipline, which order it keeps."""
 
     workers: Annotated[Workers, SPAN] = "unlimited"
+    """Attempts that may be under way at once: a number, unlimited (default), a list of [from, n] over time, or
+    under per_tier a list with a number for each tier, of which the last serves all tiers after it.
+    """
     discipline: Literal["shared", "per_tier"] = "shared"
+    """shared (default): a worker takes any delivery that is due; per_tier: each attempt number has its own queue
+    and workers, and a worker holds the head of its queue until it is due.
+    """
     ordering: Literal["none", "key", "endpoint"] = "none"
+    """none (default), key or endpoint: a delivery is not started before the earlier one of its key, or of its
+    endpoint, is final.
+    """
     lanes: Lanes | None = None
+    """Separate workers for first attempts and for retries, such as {first: 48, retries: 16}; with discipline:
+    shared. Default: one pool.
+    """
     queue_holds: Literal["body", "id"] = "body"
+    """body (default): the message as it was at the event; id: it is fetched when an attempt starts, and is gone
+    if its object is deleted.
+    """
     message: Literal["full", "thin"] = "full"
+    """full (default): with the data; thin: ids only, and the receiver calls back for the data."""
     overhead: Duration = Nanoseconds(0)
+    """The sender's own work for each attempt, during which its worker is busy. Default 0s."""
 
     @model_validator(mode="after")
     def _pools(self) -> Dispatcher:

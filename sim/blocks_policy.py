@@ -54,9 +54,13 @@ class ExponentialGaps(Block):
     """Gaps ``base · factor**k``, no longer than ``cap``."""
 
     base: PositiveDuration
+    """The first gap."""
     factor: Annotated[float, *number(above=0, high=1e6)] = 2.0
+    """How many times longer each gap is than the one before. Default 2."""
     cap: PositiveDuration | None = None
+    """No gap is longer than this. Default: no cap."""
     times: Times
+    """How many gaps, or forever."""
 
     @model_validator(mode="after")
     def _listable(self) -> ExponentialGaps:
@@ -80,8 +84,11 @@ class ArithmeticGaps(Block):
     """Gaps ``start, start + step, …``."""
 
     start: Duration
+    """The first gap."""
     step: Duration
+    """How much longer each gap is than the one before."""
     times: GapCount
+    """How many gaps."""
 
     @model_validator(mode="after")
     def _bounded(self) -> ArithmeticGaps:
@@ -94,10 +101,15 @@ class PowerGaps(Block):
     """Gaps ``n**exponent`` units; with ``offsets`` they are counted from the first attempt."""
 
     exponent: Annotated[float, *number(above=0, high=20)]
+    """The power that n is raised to."""
     start: Annotated[int, *whole(0, MOST_GAPS), Field(alias="from")] = 1
+    """The first n. Default 1."""
     end: Annotated[int, *whole(1, MOST_GAPS), Field(alias="to")]
+    """The last n."""
     unit: PositiveDuration = Nanoseconds(1_000_000_000)
+    """What the power is multiplied by. Default 1s."""
     offsets: Flag = False
+    """Whether the times are counted from the first attempt and not from the attempt before. Default false."""
 
     @model_validator(mode="after")
     def _some(self) -> PowerGaps:
@@ -110,8 +122,11 @@ class FitGaps(Block):
     """So many geometric gaps, each ``factor`` times the one before, that fill the horizon exactly."""
 
     retries: GapCount
+    """How many gaps."""
     horizon: PositiveDuration
+    """What the gaps add up to."""
     factor: Annotated[float, *number(above=0, high=1000)] = 2.0
+    """How many times longer each gap is than the one before. Default 2."""
 
 
 class Segment(Block):
@@ -120,11 +135,17 @@ class Segment(Block):
     one_of = ("delay", "exponential", "arithmetic", "power", "fit")
     forms = "must be a gap such as 5s, {delay: 5s, times: 3} or a family such as {exponential: {base: 5s, times: 9}}"
     delay: Duration | None = None
+    """A gap, such as 5s; alone it may be written without the key."""
     times: Times | None = None
+    """How often delay is repeated, or forever. Default 1; the families have a times of their own."""
     exponential: ExponentialGaps | None = None
+    """Gaps that grow by a factor, such as {base: 5s, factor: 2, cap: 1h, times: 9}."""
     arithmetic: ArithmeticGaps | None = None
+    """Gaps that grow by a step, such as {start: 0s, step: 30s, times: 5}."""
     power: PowerGaps | None = None
+    """Gaps that grow by a power of n, such as {exponent: 4, to: 20}."""
     fit: FitGaps | None = None
+    """Growing gaps that fill a time exactly, such as {retries: 9, horizon: 24h}."""
 
     @model_validator(mode="after")
     def _times(self) -> Segment:
@@ -185,10 +206,18 @@ class Jitter(Block):
 
     forms = JITTER_FORMS
     kind: Literal["none", "full", "equal", "decorrelated", "exponential", "plus_minus", "additive"] = "none"
+    """none (default): the gap itself; full: from 0s to the gap; equal: from half the gap to the gap; exponential:
+    exponential with the gap as its mean; decorrelated: from base to three times the last gap; plus_minus: by a
+    share either way; additive: up to up_to more.
+    """
     share: PositiveShare | None = None
+    """Of plus_minus: the share of the gap by which it is made longer or shorter at most."""
     up_to: Annotated[PositiveDuration | None, SPAN] = None
+    """Of additive: how much is added to the gap at most."""
     base: Annotated[PositiveDuration | None, SPAN] = None
+    """Of decorrelated: the shortest gap. Default: the gap before the first retry."""
     cap: Annotated[PositiveDuration | None, SPAN] = None
+    """Of decorrelated: the longest gap. Default: the cap of the schedule if it names one, else none."""
 
     @model_validator(mode="after")
     def _parameters(self) -> Jitter:
@@ -269,6 +298,9 @@ class RetryAfter(Block):
 
     forms = "must be ignore, honour, {clamp: [1, 2]} (multiples of the gap) or {clamp: [1s, 24h]}"
     honour: Flag = False
+    """Whether a retry comes no earlier than the receiver asked for; the gap stays where it is longer. Default
+    false.
+    """
     clamp: Annotated[
         tuple[float, float] | tuple[Nanoseconds, Nanoseconds] | None,
         PlainValidator(_read_clamp),
@@ -283,7 +315,11 @@ class RetryAfter(Block):
         ),
         SPAN,
     ] = None
+    """Limits for what the receiver asked for, [least, most], as multiples of the gap ([1, 2]) or as durations
+    ([1s, 24h]). Default: not given.
+    """
     scope: Literal["event", "endpoint"] = "event"
+    """event (default): the delivery that was answered so waits; endpoint: all deliveries to the endpoint wait."""
 
     @model_validator(mode="after")
     def _one(self) -> RetryAfter:
@@ -396,17 +432,24 @@ class BudgetRule(Block):
     """Retry budget of one endpoint: a token bucket; a retry takes one token when it is decided."""
 
     ratio: Annotated[float, *number(high=1000)] = 0.1
+    """Tokens that a success brings: 0.1 allows one retry for ten successes. Default 0.1."""
     min_per_s: Annotated[float, *number(high=1e9)] = 0.0
+    """Tokens that time brings, per second. Default 0."""
     capacity: Annotated[float, *number(low=1)] = 50.0
+    """Tokens held at most; the bucket starts full. Default 50."""
 
 
 class Breaker(Block):
     """Circuit breaker of one endpoint: opens on a share of failures, then lets one probe through."""
 
     failures: PositiveShare
+    """The share of failed attempts in the window at which it opens."""
     window: Annotated[PositiveDuration, SPAN] = Nanoseconds(300_000_000_000)
+    """How far back attempts are counted. Default 5m."""
     min_requests: Annotated[int, *whole(1, 10**9)] = 10
+    """Attempts in the window below which it does not open. Default 10."""
     open: Annotated[PositiveDuration, SPAN] = Nanoseconds(30_000_000_000)
+    """How long nothing is sent before a probe. Default 30s."""
 
 
 class Disable(Block):
@@ -414,11 +457,19 @@ class Disable(Block):
 
     one_of = ("failing_for", "consecutive", "share")
     failing_for: Annotated[PositiveDuration | None, SPAN] = None
+    """Switched off after failing for this long without a success."""
     consecutive: Annotated[int, *whole(1, 10**12)] | None = None
+    """Switched off after so many failed attempts in a row."""
     share: PositiveShare | None = None
+    """Switched off when this share of attempts in the window fails."""
     window: Annotated[PositiveDuration, SPAN] = Nanoseconds(3_600_000_000_000)
+    """Of share: how far back attempts are counted. Default 1h."""
     min_requests: Annotated[int, *whole(1, 10**9)] = 10
+    """Of share: attempts in the window below which nothing is switched off. Default 10."""
     rest: Literal["drop", "hold"] = "drop"
+    """What becomes of deliveries to the endpoint, waiting and new: drop (default) or hold (they wait until the
+    end).
+    """
 
 
 # --------------------------------------------------------------------------- policies
@@ -435,23 +486,47 @@ class PolicyBlock(Block):
 
     model_config = ConfigDict(json_schema_extra=_preset_or_schedule)
     preset: str | None = None
+    """A bundled policy (hooklab policies) to start from; what else stands here replaces its leaves."""
     schedule: Annotated[tuple[ScheduleEntry, ...], Field(min_length=1), SPAN]
+    """Gaps: entry n is the wait before attempt n, the first counted from the event, the others from the end of
+    the attempt before. Entries may be families of gaps. Required unless preset is given.
+    """
     jitter: Annotated[Jitter, *shorthand(_read_jitter, _write_jitter, *_JITTER_SCHEMAS)] = Jitter()
+    """Randomness of the gaps: none (default), full, equal, decorrelated, exponential, {plus_minus: 20%} or
+    {additive: 5s}.
+    """
     timeout: PositiveDuration = Nanoseconds(30_000_000_000)
+    """How long an attempt waits for its answer. Default 30s."""
     connect_timeout: PositiveDuration | None = None
+    """How long an attempt waits for a connection. Default: as long as timeout. Simulated connections take no time."""
     first_timeout: PositiveDuration | None = None
+    """Replaces timeout for the first attempt. Default: timeout."""
     total_budget: PositiveDuration | None = None
+    """The longest time that an attempt may take, connecting included. Default: no limit beside timeout."""
     success: Success = ("2xx",)
+    """Statuses that mean delivered: a class, a status or a list of them. Default 2xx."""
     verdicts: Verdicts = {}
+    """What follows from an answer: a status, class or range, timeout, refused or redirect, and success, retry,
+    drop or disable. The first match counts; default: retry what is no success.
+    """
     retry_after: Annotated[
         RetryAfter, *shorthand(_read_retry_after, _write_retry_after, {"enum": ["ignore", "honour"]})
     ] = RetryAfter()
+    """What is made of a Retry-After header: ignore (default), honour, or {clamp: [1, 2]}."""
     max_age: Annotated[PositiveDuration | None, SPAN] = None
+    """A delivery whose next attempt would come due later than this after its event has expired. Default: no limit."""
     max_age_from: Literal["event", "first_attempt"] = "event"
+    """What max_age is counted from: event (default) or first_attempt."""
     max_attempts: Annotated[int, *whole(1, 10**12)] | None = None
+    """Attempts after which a delivery is dead. Default: as many as the schedule has."""
     budget: BudgetRule | None = None
+    """A retry budget of each endpoint, such as {ratio: 0.1}; a retry without a token makes the delivery dead.
+    Default: none.
+    """
     breaker: Breaker | None = None
+    """A circuit breaker of each endpoint, such as {failures: 70%}. Default: none."""
     disable: Disable | None = None
+    """When an endpoint is switched off for good, such as {failing_for: 120h}. Default: never."""
 
     @model_validator(mode="after")
     def _ends(self) -> PolicyBlock:

@@ -1,4 +1,4 @@
-"""The simulator's commands: run, policies, scenarios, schema. ``loadtest.cli`` makes one command of them all.
+"""The simulator's commands, from run to schema. ``loadtest.cli`` makes one command of them all.
 
 The result goes to stdout, everything else to stderr. What is heavy is imported by the command that needs it.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,14 +16,14 @@ from typing import Annotated, Any
 
 import typer
 
-from sim.errors import ScenarioError
+from sim.errors import ScenarioError, nearest
 
 _AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def add_to(app: typer.Typer) -> None:
     """Add the simulator's commands to an application."""
-    for command in (run, policies, scenarios, schema):
+    for command in (run, figures, policies, scenarios, receivers, schema):
         app.command()(command)
 
 
@@ -41,20 +42,26 @@ def run(
     as_json: _AsJson = False,
 ) -> None:
     """Simulate a scenario and print its figures."""
+    begun = time.perf_counter()
+    from sim import output
+
+    output.require_format(table_format or "parquet")
     if table_format is not None and out is None:
         raise ScenarioError("--format says how tables are written: it needs --out FOLDER")
     import sim
 
     loaded = sim.load(scenario, overrides or ())
     if out is not None:
-        from sim import output
-
-        output.require_format(table_format or "parquet")
         output.require_replaceable(out)
     used = loaded.seed if seed is None else seed
-    tell(f"repeat with: {_repeating(scenario, used, overrides or ())}")
-    with _progress() as stage:
-        result = sim.run(loaded, seed=used, engine=engine, progress=lambda share: stage("simulating", share))
+    with _progress() as stage, _announced(_repeating(scenario, used, overrides or ())) as announce:
+
+        def advance(share: float) -> None:
+            announce()
+            stage("simulating", share)
+
+        result = sim.run(loaded, seed=used, engine=engine, progress=advance)
+        announce()
         stage("working out figures", None)
         printed = result.to_json()
         if out is not None:
@@ -68,8 +75,40 @@ def run(
         from sim import tables
 
         tables.write(tables.of_run(result))
+        sys.stdout.flush()
+        if _is_bundled(scenario):
+            tell(f"what to try next: hooklab scenarios {scenario}")
     if out is not None:
         tell(f"written to {out}")
+    from sim.shown import shown_duration
+
+    tell(f"took {shown_duration(time.perf_counter() - begun)} in all")
+
+
+def figures(
+    name: Annotated[str | None, typer.Argument(help="One figure, as in delivery_latency_s_p99.")] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """Tell what the figures of a run mean, and their units."""
+    from sim import shown
+
+    if name is not None:
+        try:
+            chosen = {name: shown.entry_of(name)}
+        except KeyError:
+            near = nearest(name, shown.MEANINGS)
+            raise ScenarioError(f"{name!r} is no figure{near} (hooklab figures lists them)") from None
+    else:
+        chosen = {known: known for known in shown.MEANINGS}
+    if as_json:
+        told = {
+            key: {"unit": shown.unit(key), "meaning": shown.MEANINGS[entry]} for key, entry in chosen.items()
+        }
+        _print_json({"figures": told})
+    else:
+        from sim import tables
+
+        tables.write(tables.of_figures(chosen.values()))
 
 
 def policies(
@@ -122,6 +161,29 @@ def scenarios(
         tables.write(tables.of_scenarios(questions))
 
 
+def receivers(
+    name: Annotated[str | None, typer.Argument(help="One receiver, as its file.")] = None,
+    as_json: _AsJson = False,
+) -> None:
+    """List the bundled receivers, or print one."""
+    from sim import catalogue, presets
+
+    if name is not None:
+        catalogue.require("receivers", name)
+        if as_json:
+            _print_json({"name": name, **presets.read("receivers", name)})
+        else:
+            sys.stdout.write(presets.text("receivers", name))
+        return
+    titles = {known: presets.read("receivers", known)["title"] for known in presets.names("receivers")}
+    if as_json:
+        _print_json({"receivers": titles})
+    else:
+        from sim import tables
+
+        tables.write(tables.of_receivers(titles))
+
+
 def schema() -> None:
     """Print the JSON Schema of the scenario file, for editors."""
     from sim.scenario import json_schema
@@ -150,24 +212,64 @@ def _repeating(scenario: str, seed: int, overrides: Iterable[str]) -> str:
     return shlex.join(words)
 
 
+def _is_bundled(scenario: str) -> bool:
+    from sim import presets
+
+    return scenario in presets.names("scenarios") and not Path(scenario).is_file()
+
+
+@contextmanager
+def _announced(command: str) -> Iterator[Callable[[], None]]:
+    """A function that tells, once, how to repeat the run: when it has begun or broken, not if it was refused."""
+    told = False
+
+    def announce() -> None:
+        nonlocal told
+        if not told:
+            told = True
+            tell(f"repeat with: {command}")
+
+    try:
+        yield announce
+    except ScenarioError:
+        raise
+    except BaseException:
+        announce()
+        raise
+
+
 @contextmanager
 def _progress() -> Iterator[Callable[[str, float | None], None]]:
-    """A function that shows (what is being done, its share): a bar on stderr if that is a terminal, else nothing."""
+    """A function that shows (what is being done, its share) on stderr if that is a terminal, else nothing.
+
+    A share is a bar; without one, and when it is the whole, there is a spinner: the end is not known.
+    """
     if not sys.stderr.isatty():
         yield lambda what, share: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        TaskProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+    )
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=None)
+    text, elapsed = TextColumn("{task.description}"), TimeElapsedColumn()
+    spinner: tuple[ProgressColumn, ...] = (SpinnerColumn(), text, elapsed)
+    bar: tuple[ProgressColumn, ...] = (text, BarColumn(), TaskProgressColumn(), elapsed)
+    with Progress(*spinner, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("starting", total=1.0)
 
         def show(what: str, share: float | None) -> None:
-            if share is None:
-                bar.update(task, description=what)
-            else:  # a share of the horizon; the drain after it has no known end
-                bar.update(task, description=what if share < 1 else "draining", total=1.0, completed=share)
+            known = share is not None and share < 1
+            progress.columns = bar if known else spinner
+            # a share is one of the horizon; the drain after it has no known end
+            doing = what if share is None or known else "draining"
+            progress.update(task, description=doing, completed=share if known else 0.0)
 
         if _compiles_first():
             show("compiling (once)", None)

@@ -217,8 +217,6 @@ def begin(
     now, number = run.now, s.attempts
     m = members[s.member]
     rules = policies[m.policy]
-    if number == 1 and rules.age_from_first_attempt:
-        s.born = now
     outages = Outages(o_first[s.member], o_start, o_end)
     free, starts, ring = (
         books[m.free : m.free_end],
@@ -451,12 +449,14 @@ def start_or_park(
         c.breaker = policy.PROBING
     if members[member].rate != 0:
         c.free_again = now + members[member].rate
+    if s.attempts == 1 and policies[members[member].policy].age_from_first_attempt:
+        s.born = now
     row = run.attempts_out
     run.attempts_out += 1
     s.row = row
     if settings.tracing != 0:
         attempts[row, 0], attempts[row, 1], attempts[row, 2] = s.number, s.attempts, s.attempts
-        attempts[row, 3], attempts[row, 4], attempts[row, 5] = s.due, now + settings.overhead, -1
+        attempts[row, 3], attempts[row, 4], attempts[row, 5] = s.due, now, -1
         attempts[row, 6], attempts[row, 7], attempts[row, 8] = -1, 0, receiver.NEVER
         attempts[row, 9], attempts[row, 10] = receiver.NEVER, s.cause
     if settings.overhead > 0:

@@ -160,24 +160,25 @@ class Simulation:
         env, endpoint, number = self.env, delivery.endpoint, delivery.attempts
         rules = endpoint.policy
         assert rules is not None
-        started = env.now + self.overhead
+        started = env.now
         row = len(self.attempts)
         cause, due = delivery.cause, delivery.due
         self.attempts.extend(
             (delivery.number, number, number, due, started, NOT_YET, NO_OUTCOME, 0, NEVER, NEVER, cause)
         )
-        if self.overhead:  # the run may end in it
-            yield env.at(started, clock.ATTEMPT, delivery.number)
         if number == 1 and rules.age_from_first_attempt:
             delivery.born = started
+        if self.overhead:  # the sender's own work, before the request leaves; the run may end in it
+            yield env.at(started + self.overhead, clock.ATTEMPT, delivery.number)
+        sent = env.now
         if endpoint.index in self.own_receivers:
             reply = self.own_receivers[endpoint.index].receive(self.request(delivery))
-            code, answered, served, processed, asked = answer_of(reply, started)
+            code, answered, served, processed, asked = answer_of(reply, sent)
         else:
             code, answered, served, processed, asked = self.receive[endpoint.index](
-                started, delivery.event_word, number
+                sent, delivery.event_word, number
             )
-        finished = started + policy.attempt_timeout(rules, number)
+        finished = sent + policy.attempt_timeout(rules, number)
         if code == policy.NO_ANSWER or answered > finished:
             code, asked = policy.NO_ANSWER, -1  # the receiver does not know that the sender has given up
         else:

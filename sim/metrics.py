@@ -18,6 +18,7 @@ import pandas as pd
 
 from sim import series
 from sim.fields import parse_duration
+from sim.order import late_in_order
 from sim.series import Floats
 
 if TYPE_CHECKING:
@@ -63,28 +64,60 @@ def metrics(trace: Trace) -> Metrics:
     inside = _window(trace)
     values: dict[str, float] = {"events": float(trace.meta["events"])}
     values |= of_deliveries(trace, inside)
-    values |= _over_time(trace)
+    values |= _over_time(trace, trace.meta["warmup_s"], min(trace.meta["horizon_s"], trace.meta["end_s"]))
     latencies = _latencies(trace.deliveries[inside])
     return Metrics(values, latencies, int(inside.sum()))
 
 
 def metrics_by(trace: Trace, what: str) -> pd.DataFrame:
-    """Figures about deliveries by ``endpoint`` group, event ``type`` or ``hour`` of creation: one row each."""
-    inside = _window(trace)
+    """All figures by ``endpoint`` group, event ``type`` or ``hour``: one row each.
+
+    By endpoint and type they are those of the part of the trace that belongs to it; by hour those of the
+    deliveries created in it, and rates, backlog and utilisation over it.
+    """
     deliveries = trace.deliveries
-    if what == "endpoint":
-        groups = [str(name).rpartition(":")[0] for name in deliveries["endpoint"].cat.categories]
-        labels: Any = pd.Series(np.array(groups, dtype=object)[deliveries["endpoint"].cat.codes], dtype="str")
-    elif what == "type":
-        labels = deliveries["type"].astype(str)
-    elif what == "hour":
-        labels = (deliveries["created_s"] // 3600).astype(int)
+    inside = _window(trace)
+    if what == "hour":
+        hours = (deliveries["created_s"] // 3600).astype(int)
+        rows = {
+            hour: _of_hour(trace, inside & (hours == hour), hour) for hour in sorted(hours[inside].unique())
+        }
+    elif what in ("endpoint", "type"):
+        names: list[str] = [str(name) for name in deliveries[what].cat.categories]
+        if what == "endpoint":
+            names = [name.rpartition(":")[0] for name in names]
+        labels = np.array(names, dtype=object)[deliveries[what].cat.codes.to_numpy()]
+        rows = {
+            label: dict(metrics(part_of(trace, labels == label, label if what == "endpoint" else None)))
+            for label in sorted(set(labels[inside]))
+        }
     else:
         raise ValueError(f"what is {what!r}; it must be endpoint, type or hour")
-    rows = {
-        label: of_deliveries(trace, inside & (labels == label)) for label in sorted(labels[inside].unique())
-    }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis(what)
+
+
+def _of_hour(trace: Trace, chosen: Any, hour: int) -> dict[str, float]:
+    start = max(3600.0 * hour, trace.meta["warmup_s"])
+    end = min(3600.0 * (hour + 1), trace.meta["horizon_s"])
+    events = float(trace.deliveries["event_id"][chosen].nunique())
+    return {"events": events, **of_deliveries(trace, chosen), **_over_time(trace, start, end)}
+
+
+def part_of(trace: Trace, mask: Any, group: str | None) -> Trace:
+    """The part of a trace with the deliveries of a mask; of the polls, those of an endpoint group if given."""
+    from sim.trace import Trace as Whole
+
+    keep = mask[trace.delivery_rows]
+    polls = trace.polls
+    if group is not None:
+        polls = polls[polls["endpoint"].astype(str).str.rpartition(":")[0] == group] if len(polls) else polls
+    deliveries = trace.deliveries[mask].reset_index(drop=True)
+    created = deliveries["created_s"]
+    inside = (created >= trace.meta["warmup_s"]) & (created < trace.meta["horizon_s"])
+    meta = trace.meta | {"events": int(deliveries["event_id"][inside].nunique())}
+    part = Whole(trace.attempts[keep].reset_index(drop=True), deliveries, polls.reset_index(drop=True), meta)
+    vars(part)["delivery_rows"] = (np.cumsum(mask) - 1)[trace.delivery_rows[keep]]
+    return part
 
 
 def _window(trace: Trace) -> Any:
@@ -156,32 +189,58 @@ def of_deliveries(trace: Trace, chosen: Any) -> dict[str, float]:
 
 
 def _effects(trace: Trace, deliveries: pd.DataFrame, of_chosen: Any) -> tuple[int, int]:
-    """Repeats that had an effect after dedupe, and deliveries that a stale guard ignored.
+    """Repeats that had an effect, after dedupe and stale guard, and deliveries that a stale guard ignored.
 
     A receiver forgets a delivery its window after the processing that had an effect; a repeat does not renew it.
     """
-    window = trace.meta["dedupe_s"]
-    guarded = list(trace.meta["stale_guard"])
-    stale = int(deliveries["late"][deliveries["endpoint"].isin(guarded)].sum()) if guarded else 0
-    if not window:
-        return int(deliveries["duplicates"].sum()), stale
-    repeated = (trace.deliveries["duplicates"] > 0).to_numpy()
+    window, guarded = trace.meta["dedupe_s"], trace.meta["stale_guard"]
+    if not window and not guarded:
+        return int(deliveries["duplicates"].sum()), 0
     rows = trace.delivery_rows
     processed = trace.attempts["processed_s"].to_numpy()
-    wanted = np.flatnonzero(of_chosen & repeated[rows] & ~np.isnan(processed))
-    wanted = wanted[np.lexsort((processed[wanted], rows[wanted]))]
-    endpoints = trace.deliveries["endpoint"]
-    effects = 0
-    delivery, known_until, forgets = -1, -math.inf, 0.0
-    for row, at in zip(rows[wanted].tolist(), processed[wanted].tolist(), strict=True):
-        if row != delivery:
-            delivery, known_until = row, -math.inf
-            forgets = window.get(str(endpoints.iat[row]), 0.0)
-            effects -= 1  # the first one is no repeat
-        if at >= known_until:
-            effects += 1
-            known_until = at + forgets
-    return effects, stale
+    wanted = np.flatnonzero(of_chosen & ~np.isnan(processed))
+    wanted = wanted[
+        np.lexsort((trace.attempts["attempt_number"].to_numpy()[wanted], processed[wanted], rows[wanted]))
+    ]
+    late = _late_processings(trace)[wanted].tolist() if guarded else [False] * len(wanted)
+    names = trace.deliveries["endpoint"].cat.categories
+    codes = trace.deliveries["endpoint"].cat.codes.to_numpy()[rows[wanted]].tolist()
+    forgets = [window.get(name, 0.0) for name in names]
+    guards = [name in guarded for name in names]
+    effects = ignored = 0
+    delivery, had, known_until = -1, False, -math.inf
+    for row, at, is_late, code in zip(
+        rows[wanted].tolist(), processed[wanted].tolist(), late, codes, strict=True
+    ):
+        is_first = row != delivery
+        if is_first:
+            delivery, had, known_until = row, False, -math.inf
+        if is_late and guards[code]:
+            ignored += is_first
+        elif at >= known_until:
+            effects += had
+            had, known_until = True, at + forgets[code]
+    return effects, ignored
+
+
+def _late_processings(trace: Trace) -> Any:
+    """For each attempt, whether its processing came after one of a later seq of its key."""
+    attempts = trace.attempts
+    keys = pd.factorize(attempts["key"])[0]
+    stream = (
+        attempts["endpoint"].cat.codes.to_numpy().astype(np.int64) * (int(keys.max(initial=0)) + 1) + keys
+    )
+    numbers = attempts["attempt_number"].to_numpy()
+    known = np.flatnonzero(attempts["processed_s"].notna().to_numpy())
+    late = np.zeros(len(attempts), dtype=bool)
+    late[known] = late_in_order(
+        stream[known],
+        attempts["seq"].to_numpy()[known],
+        attempts["processed_s"].to_numpy()[known],
+        trace.delivery_rows[known],
+        numbers[known],
+    )
+    return late
 
 
 def _inversions(deliveries: pd.DataFrame) -> int:
@@ -201,10 +260,9 @@ def _inversions(deliveries: pd.DataFrame) -> int:
     return jit.count_inversions(place)
 
 
-def _over_time(trace: Trace) -> dict[str, float]:
-    """The figures about the interval [warmup, horizon)."""
+def _over_time(trace: Trace, start: float, end: float) -> dict[str, float]:
+    """The figures about an interval of time."""
     meta = trace.meta
-    start, end = meta["warmup_s"], min(meta["horizon_s"], meta["end_s"])
     length = end - start
     attempts, deliveries = trace.attempts, trace.deliveries
     pushed = attempts["tier"].to_numpy() > 0
@@ -287,7 +345,7 @@ def _utilization(trace: Trace, started: Floats, pushed: Any, start: float, end: 
     spans = np.maximum(np.minimum(untils, end) - np.maximum(froms, start), 0.0)
     capacity = float((spans * np.array([step[1] for step in workers])).sum())
     finished = trace.attempts["finished_s"].fillna(np.inf).to_numpy()[pushed]
-    return _ratio(series.held(started - trace.meta["overhead_s"], finished, start, end), capacity)
+    return _ratio(series.held(started, finished, start, end), capacity)
 
 
 def _drain(trace: Trace, waiting: series.Waits) -> float:

@@ -7,6 +7,7 @@ A ``Model`` is made once from a scenario and a seed. It holds plain ints, floats
 from __future__ import annotations
 
 import fnmatch
+import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -138,9 +139,7 @@ def build(
     Raises:
         ScenarioError: an unknown producer in ``arrivals``, or outages too many to hold.
     """
-    seed = scenario.seed if seed is None else seed
-    if not 0 <= seed < 2**64:
-        raise ScenarioError([Problem("seed", seed, "must be a whole number from 0 to 2**64 - 1")])
+    seed = _checked_seed(scenario.seed if seed is None else seed)
     horizon = int(scenario.horizon)
     end = horizon + scenario.drain_ns
     arrivals = dict(arrivals or {})
@@ -188,6 +187,17 @@ def build(
         receiver_names=receiver_names,
         members=tuple(members),
     )
+
+
+def _checked_seed(seed: object) -> int:
+    """The seed as a plain int: NumPy's integers would go another way through the dice."""
+    try:
+        number = -1 if isinstance(seed, bool) else operator.index(seed)  # type: ignore[arg-type]
+    except TypeError:
+        number = -1
+    if not 0 <= number < 2**64:
+        raise ScenarioError([Problem("seed", seed, "must be a whole number from 0 to 2**64 - 1")])
+    return number
 
 
 # --------------------------------------------------------------------------- distributions

@@ -4,6 +4,22 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
+
+def late_in_order(stream: Any, seq: Any, processed: Any, delivery: Any, attempt: Any) -> Any:
+    """For each processing, whether a later seq of its stream was processed before it.
+
+    Ties in time are broken as the engines break them: by delivery, then by attempt. A repeat counts like any
+    other processing.
+    """
+    order = np.lexsort((attempt, delivery, processed, stream))
+    ranks = np.unique(stream[order], return_inverse=True)[1].astype(np.int64)
+    place = ranks * (int(seq.max(initial=0)) + 1) + seq[order]
+    late = np.zeros(len(order), dtype=bool)
+    late[order] = place < np.maximum.accumulate(place)
+    return late
+
 
 def count_inversions(values: Any, spare: Any) -> int:
     """Pairs of an array that stand in the wrong order; sorts it, with ``spare`` of the same length, by merging."""

@@ -2,13 +2,14 @@
 
 The folder holds ``scenario.yaml`` (complete: it repeats the run, seed included, anywhere), ``replay/`` (the
 recordings it plays, if any), ``attempts``, ``deliveries``, ``samples`` and ``polls`` (Parquet or CSV),
-``metrics.json``, ``meta.json`` and ``overview.png``; and ``.hooklab``, by which a later run knows that it may
-be replaced.
+``metrics.json``, ``meta.json`` and ``overview.png``; and ``.hooklab``, by which a later run knows that these
+may be replaced. A folder that holds anything else is never replaced.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -23,8 +24,19 @@ if TYPE_CHECKING:
     from sim.result import Result
 
 MARKER = ".hooklab"
-_MARKED = "Written by hooklab. A run with the same --out replaces this folder and all that is in it.\n"
+_MARKED = (
+    "Written by hooklab. A run with the same --out replaces its files; it refuses if there are others.\n"
+)
 TABLE_FORMATS = ("parquet", "csv")
+_TABLES = ("attempts", "deliveries", "samples", "polls")
+_OWN = {
+    *(MARKER, "scenario.yaml", "metrics.json", "meta.json", "overview.png"),
+    *(f"{table}.{table_format}" for table in _TABLES for table_format in TABLE_FORMATS),
+}
+_REPLAY = "replay"
+_RECORDING = re.compile(r"\d+-.+")
+_NAMED = 3
+"""Files of others that a refusal names."""
 
 
 def save(result: Result, folder: Path, table_format: str = "parquet") -> None:
@@ -76,6 +88,7 @@ def require_replaceable(folder: Path) -> None:
                     f"is not empty and was not written by hooklab (it has no {MARKER}); name another folder"
                 )
                 raise _refused(folder, rule)
+            require_own(folder)
         elif target.exists():
             raise _refused(folder, "is not a folder; name a folder")
         # permission bits do not tell what root, quotas and read-only mounts allow: trying does
@@ -83,6 +96,32 @@ def require_replaceable(folder: Path) -> None:
     except (OSError, RuntimeError) as error:  # a loop of links is a RuntimeError
         reason = getattr(error, "strerror", None) or error
         raise _refused(folder, f"cannot be written: {reason}") from None
+
+
+def require_own(folder: Path) -> None:
+    """Refuse a folder that holds what hooklab did not write: replacing it would delete that.
+
+    Raises:
+        ScenarioError: it does; names some of it.
+    """
+    others = sorted(_others(folder.resolve()))
+    if others:
+        more = len(others) - _NAMED
+        named = ", ".join(others[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")
+        rule = f"holds what hooklab did not write ({named}): move it elsewhere, or name another folder"
+        raise _refused(folder, rule)
+
+
+def _others(target: Path) -> Iterator[str]:
+    """What in the folder is not ours to delete."""
+    for path in target.iterdir():
+        if path.name == _REPLAY and path.is_dir() and not path.is_symlink():
+            inside = (
+                item for item in path.iterdir() if not (_RECORDING.fullmatch(item.name) and item.is_file())
+            )
+            yield from (f"{_REPLAY}/{item.name}" for item in inside)
+        elif path.name not in _OWN or not path.is_file():
+            yield path.name
 
 
 def _refused(folder: Path, rule: str) -> ScenarioError:
@@ -108,6 +147,7 @@ def _replacing(target: Path) -> Iterator[Path]:
             yield new
             try:
                 if target.exists():
+                    require_own(target)  # the run may have taken hours
                     target.rename(old)
                 new.rename(target)
             except BaseException:
@@ -132,8 +172,8 @@ def _write_scenario(result: Result, folder: Path) -> None:
     for replay in _replays(mapping):
         source = result.scenario.folder / replay["file"]
         if source not in names:
-            names[source] = f"replay/{len(names)}-{source.name}"
-            (folder / "replay").mkdir(exist_ok=True)
+            names[source] = f"{_REPLAY}/{len(names)}-{source.name}"
+            (folder / _REPLAY).mkdir(exist_ok=True)
             shutil.copyfile(source, folder / names[source])
         replay["file"] = names[source]
     (folder / "scenario.yaml").write_text(yamlio.dump(mapping), encoding="utf-8")

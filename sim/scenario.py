@@ -6,6 +6,7 @@ receivers it names have been merged in, so that writing it out gives a file that
 
 from __future__ import annotations
 
+import itertools
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,25 +42,54 @@ class Scenario(Block):
     """Producers, endpoints, policies, receivers and a dispatcher over a horizon: one world."""
 
     name: Annotated[str, Field(min_length=1)] = "scenario"
+    """What outputs call the scenario; default: the name of its file."""
     question: str | None = None
+    """The question that the scenario answers, in words; shown with its results."""
     seed: Annotated[int, *whole(0, 2**64 - 1)] = 0
+    """The seed of all luck: with the scenario it repeats a run to the last bit. Default 0; --seed replaces it."""
     kind: Literal["terminating", "steady"] = "terminating"
+    """terminating (default): a span with a start and an end; steady: long-run averages, which want a warmup."""
     horizon: Annotated[PositiveDuration, SPAN]
+    """How long producers emit events, such as 24h. Required."""
     drain: Annotated[Duration | None, SPAN] = None
+    """How long the run goes on after the horizon at most, to settle what waits. Default: the longest schedule in
+    use and 1h; required where a policy goes on forever.
+    """
     warmup: Annotated[Duration, SPAN] = Nanoseconds(0)
+    """Figures leave out events, and time, before this; below the horizon. Default 0s."""
     sample_every: Annotated[PositiveDuration | None, SPAN] = None
+    """Time between two rows of the time series. Default: chosen from the length of the run."""
     producers: Annotated[dict[str, Producer], Field(min_length=1)]
+    """Who emits events: name and block. At least one."""
     endpoints: Annotated[dict[str, Endpoint], Field(min_length=1)]
+    """Who is sent to: name of a group of endpoints and block. At least one."""
     policies: dict[str, PolicyBlock] = {}
+    """How deliveries are retried: name and block. Bundled ones (hooklab policies) need no block here."""
     receivers: dict[str, ReceiverBlock] = {}
+    """Who answers: name and block. Bundled ones (hooklab receivers) need no block here."""
     dispatcher: Dispatcher = Dispatcher()
+    """The sender: its workers and how they take what waits. Default: unlimited workers."""
 
     _folder: Path = PrivateAttr(default=Path())
+    _replaced: frozenset[str] = PrivateAttr(default=frozenset())
 
     @property
     def folder(self) -> Path:
         """Where relative paths of replay files start: the folder of the scenario file."""
         return self._folder
+
+    @property
+    def unused(self) -> tuple[tuple[str, str], ...]:
+        """Policies and receivers of the file that no endpoint names, as (section, name).
+
+        Those that an override took from their endpoints are left out: they were replaced on purpose.
+        """
+        return tuple(
+            (section, name)
+            for section, used in _references(self.endpoints.values()).items()
+            for name in getattr(self, section)
+            if name not in used and path_of([section, name]) not in self._replaced
+        )
 
     @property
     def drain_ns(self) -> int:
@@ -115,7 +145,7 @@ class Scenario(Block):
         scaled: Scenario = _scaled(self, factor, inside=False)
         if self.drain is None and factor != 1:  # the default hour after the longest schedule shrinks as well
             scaled = scaled.model_copy(update={"drain": _divided(self.drain_ns, factor)})
-        return _validated(scaled.to_mapping(), self.folder, self.name)
+        return _validated(scaled.to_mapping(), self.folder, self.name, self._replaced)
 
     def with_overrides(self, overrides: Iterable[str]) -> Scenario:
         """A copy with leaves replaced by ``path=value`` texts, as ``--set`` takes them."""
@@ -127,7 +157,8 @@ class Scenario(Block):
                 _forget_preset(data["policies"], inner[0], self.policies[inner[0]])
         for text in overrides:
             override(data, text)
-        return _validated(_complete(data, self.name), self.folder, self.name)
+        named = self._replaced | _paths(_references(self.endpoints.values()))
+        return _validated(_complete(data, self.name), self.folder, self.name, named)
 
     def to_mapping(self) -> dict[str, Any]:
         """The scenario as plain YAML values, without what equals a default."""
@@ -170,10 +201,11 @@ def load(source: str | Path | Mapping[str, Any] | Scenario, overrides: Iterable[
         found = "is empty; it" if data is None else "is no mapping; it"
         raise ScenarioError(f"{found} must have at least horizon, producers, endpoints and receivers", name)
     plain: dict[str, Any] = _plain(data, name)
+    named = frozenset(_paths(_references(_groups(plain))))
     for text in overrides:
         override(plain, text)
     plain.setdefault("name", Path(name).stem)
-    return _validated(_complete(plain, name), folder, name)
+    return _validated(_complete(plain, name), folder, name, named)
 
 
 def _read_file(source: str) -> tuple[Any, Path, str]:
@@ -230,10 +262,32 @@ def _plain(value: Any, source: str = "") -> Any:
     return copied(value, 0)
 
 
+def _groups(data: dict[str, Any]) -> list[dict[str, Any]]:
+    """The endpoint groups of a scenario that has been read and not yet checked."""
+    endpoints = data.get("endpoints")
+    return [g for g in endpoints.values() if isinstance(g, dict)] if isinstance(endpoints, dict) else []
+
+
+def _references(groups: Iterable[Endpoint | dict[str, Any]]) -> dict[str, list[str]]:
+    """The names of policies and of receivers that endpoint groups give."""
+    found: dict[str, list[str]] = {"policies": [], "receivers": []}
+    for group in groups:
+        policy, receiver = (
+            group.get(key) if isinstance(group, dict) else getattr(group, key)
+            for key in ("policy", "receiver")
+        )
+        found["policies"].append(str(policy))
+        found["receivers"].extend(map(str, receiver if isinstance(receiver, dict) else [receiver]))
+    return found
+
+
+def _paths(references: dict[str, list[str]]) -> set[str]:
+    return {path_of([section, name]) for section, names in references.items() for name in names}
+
+
 def _complete(data: dict[str, Any], source: str) -> dict[str, Any]:
     """Merge in the bundled policies and receivers that the scenario names."""
-    endpoints = data.get("endpoints")
-    groups = [g for g in endpoints.values() if isinstance(g, dict)] if isinstance(endpoints, dict) else []
+    groups = _groups(data)
     policies = data.get("policies") or {}
     receivers = data.get("receivers") or {}
     if not isinstance(policies, dict) or not isinstance(receivers, dict):
@@ -278,12 +332,21 @@ def _forget_preset(policies: dict[str, Any], name: str, block: PolicyBlock) -> N
     }
 
 
-def _validated(data: dict[str, Any], folder: Path, source: str) -> Scenario:
+def _validated(
+    data: dict[str, Any], folder: Path, source: str, replaced: frozenset[str] = frozenset()
+) -> Scenario:
+    """The scenario; ``replaced`` are paths of blocks that were in use before overrides."""
     try:
         scenario = Scenario.model_validate(data)
     except ValidationError as error:
         raise ScenarioError([problem(e) for e in told(error.errors(include_url=False))], source) from None
     scenario._folder = folder
+    scenario._replaced = replaced & _paths(
+        {
+            section: [name for _, name in group]
+            for section, group in itertools.groupby(scenario.unused, lambda u: u[0])
+        }
+    )
     if problems := scenario_checks.problems(scenario):
         raise ScenarioError(problems, source)
     return scenario
@@ -338,7 +401,19 @@ class _Schema(GenerateJsonSchema):
         )
 
 
+def _on_one_line(schema: Any) -> Any:
+    """A copy in which no description, docstring that it was, is broken into lines."""
+    if isinstance(schema, list):
+        return [_on_one_line(item) for item in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        key: " ".join(item.split()) if key == "description" and isinstance(item, str) else _on_one_line(item)
+        for key, item in schema.items()
+    }
+
+
 def json_schema() -> dict[str, Any]:
     """JSON Schema of the scenario file, for editors."""
-    schema = Scenario.model_json_schema(by_alias=True, schema_generator=_Schema)
+    schema = _on_one_line(Scenario.model_json_schema(by_alias=True, schema_generator=_Schema))
     return {"$schema": _Schema.schema_dialect, **schema, "title": "hooklab scenario"}

@@ -120,8 +120,10 @@ def _endpoint(scenario: Scenario, name: str, endpoint: Endpoint) -> Iterator[Pro
 
 def _unknown(section: str, name: str, scenario: Scenario) -> str:
     known = [*getattr(scenario, section), *presets.names(section)]
-    command = " (hooklab policies lists the bundled ones)" if section == "policies" else ""
-    return f"is not in {section} of this file, nor bundled{nearest(name, known)}{command}"
+    return (
+        f"is not in {section} of this file, nor bundled{nearest(name, known)} "
+        f"(hooklab {section} lists the bundled ones)"
+    )
 
 
 # --------------------------------------------------------------------------- files

@@ -7,9 +7,14 @@ import re
 from typing import Any
 
 from sim import presets, yamlio
-from sim.errors import ScenarioError, path_of, shown
+from sim.blocks_world import ReceiverBlock
+from sim.errors import ScenarioError, nearest, path_of, shown
+
+SECTIONS = ("producers", "endpoints", "policies", "receivers")
+"""Sections that map names to blocks."""
 
 _KEY = r"""(?:"[^"]+"|'[^']+'|[^."'=]+)"""
+_QUOTED = re.compile(r""""[^"]*"|'[^']*'""")
 _OVERRIDE = re.compile(rf"\s*({_KEY}(?:\.{_KEY})*)=(.*)", re.DOTALL)
 
 
@@ -20,6 +25,13 @@ def split(text: str) -> tuple[list[str], str]:
         ScenarioError: it is not of that form.
     """
     match = _OVERRIDE.fullmatch(text)
+    if match is not None and (
+        position := re.search(r"([^.\[\]]+)\[(\d+)\]", _QUOTED.sub("", text).partition("=")[0])
+    ):
+        raise ScenarioError(
+            f"--set {shown(text)}: a position in a list is a key like any other; write "
+            f"{position[1]}.{position[2]} for {position[0]}"
+        )
     if match is None:
         raise ScenarioError(
             f"--set {shown(text)} must be PATH=VALUE, such as policies.mine.timeout=3s; a key with dots stands "
@@ -34,9 +46,11 @@ def override(data: dict[str, Any], text: str) -> None:
     A bundled policy or receiver that the path goes into is brought in first, so its other leaves stay.
 
     Raises:
-        ScenarioError: not of the form ``path=value``, the value is not YAML, or the path leads nowhere.
+        ScenarioError: not of the form ``path=value``, the value is not YAML, or the path leads nowhere or through
+            a name that is not there.
     """
     keys, value = split(text)
+    _require_known(data, keys)
     leaf = yamlio.parse(value, f"--set {path_of(keys)}")
     node: Any = data
     for depth, key in enumerate(keys[:-1]):
@@ -54,6 +68,39 @@ def override(data: dict[str, Any], text: str) -> None:
         node[_as_given(node, keys[-1])] = leaf
     else:
         node[_position(node, keys)] = leaf
+
+
+def _require_known(data: dict[str, Any], keys: list[str]) -> None:
+    """Refuse a path through a producer, endpoint, policy or receiver that is not there: a slip would make one."""
+    section, *inner = keys
+    if section not in SECTIONS or len(inner) < 2:
+        return
+    name, key, *below = inner
+    given = data.get(section)
+    there = [str(known) for known in given] if isinstance(given, dict) else []
+    bundled = presets.names(section) if section in presets.KINDS else []
+    if name not in there and name not in bundled:
+        near = nearest(name, [*there, *bundled])
+        where = f"{section} of this scenario{', nor bundled' if bundled else ''}"
+        known = f" (known: {', '.join(there)})" if there else ""
+        raise ScenarioError(
+            f"--set {path_of(keys)}: {name} is not in {where}{near}{known}; a new one is set as a whole: "
+            f"{path_of([section, name])}={{{key}: …}}"
+        )
+    if section == "endpoints" and below and key == "policy":
+        meant = path_of(["policies", _named(data, name, "policy"), *below])
+        raise ScenarioError(f"--set {path_of(keys)}: a policy is a name here; set {meant}")
+    if section == "endpoints" and below and key == "receiver" and below[0] in ReceiverBlock.model_fields:
+        meant = path_of(["receivers", _named(data, name, "receiver"), *below])
+        raise ScenarioError(f"--set {path_of(keys)}: a receiver is a name here; set {meant}")
+
+
+def _named(data: dict[str, Any], group: str, key: str) -> str:
+    """The policy or receiver of an endpoint group; NAME if there is not just one."""
+    given = data["endpoints"]
+    endpoint = given[_as_given(given, group)]
+    name = endpoint.get(key) if isinstance(endpoint, dict) else None
+    return name if isinstance(name, str) else "NAME"
 
 
 def _as_given(node: dict[Any, Any], key: str) -> Any:

@@ -41,7 +41,7 @@ def waits(trace: Trace) -> Waits:
     entered = np.where(first, created, np.concatenate(([0.0], finished[:-1])) if len(finished) else finished)
     due = attempts["due_s"].to_numpy()[order]
     tier = attempts["tier"].to_numpy()[order]
-    left = attempts["started_s"].to_numpy()[order] - np.where(tier > 0, trace.meta["overhead_s"], 0.0)
+    left = attempts["started_s"].to_numpy()[order]
 
     made = deliveries["attempts"].to_numpy()
     last_finish = np.full(len(deliveries), np.nan)
@@ -109,7 +109,7 @@ def samples(trace: Trace) -> pd.DataFrame:
     pushed = attempts["tier"].to_numpy() > 0
     started = attempts["started_s"].to_numpy()
     finished = attempts["finished_s"].fillna(np.inf).to_numpy()
-    columns["in_flight"] = count_at(grid, started[pushed] - trace.meta["overhead_s"], finished[pushed])
+    columns["in_flight"] = count_at(grid, started[pushed], finished[pushed])
     queued = receiver_queue(trace)
     columns["receiver_queue"] = count_at(grid, *queued)
     columns["attempts_per_s"] = _rate(started, grid, step)
@@ -122,7 +122,7 @@ def samples(trace: Trace) -> pd.DataFrame:
 def receiver_queue(trace: Trace) -> tuple[Floats, Floats]:
     """Intervals [started, served) in which requests waited in receivers' queues, s."""
     attempts = trace.attempts[(trace.attempts["tier"] > 0) & trace.attempts["served_s"].notna()]
-    return attempts["started_s"].to_numpy(), attempts["served_s"].to_numpy()
+    return attempts["started_s"].to_numpy() + trace.meta["overhead_s"], attempts["served_s"].to_numpy()
 
 
 def _rate(times: Floats, grid: Floats, step: float) -> Floats:

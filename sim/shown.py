@@ -1,4 +1,4 @@
-"""Figures as people like to read them: shares, times, counts, and the gaps of a schedule. Text only."""
+"""Figures as people like to read them: what they mean, shares, times, counts, the gaps of a schedule. Text only."""
 
 from __future__ import annotations
 
@@ -11,9 +11,77 @@ from sim.policy import FOREVER
 MISSING = "–"
 """Stands for a figure that does not exist, such as the latency of nothing."""
 ENDLESS = "∞"
+SPREAD = "{mean,p50,p90,p99,p999}"
+"""Stands for the mean and the quantiles of a figure, which differ only in the end of their names."""
+MEANINGS = {
+    "events": "events that producers emitted in the whole run",
+    "deliveries": "events times the endpoints that they go to; those created between warm-up and horizon",
+    "attempts": "HTTP tries for these deliveries, whenever they were made",
+    "delivered_share": "deliveries that the sender knows to have arrived",
+    "lost_share": "deliveries given up: dead, expired, dropped, or their object vanished from the database",
+    "unsettled_share": "deliveries still waiting or in flight when the run ended; raise drain if it is above 0",
+    "expired_share": "deliveries given up because they became older than max_age",
+    "processed_share": "deliveries that their receiver processed, whether or not the sender got to know",
+    "false_loss_share": "deliveries given up although their receiver had processed them",
+    f"delivery_latency_s_{SPREAD}": "from creation to the first processing, of the deliveries that were processed",
+    "within_share{…}": "deliveries processed within this time of their creation; any duration will do, as in {10s}",
+    f"settle_time_s_{SPREAD}": "from creation to the final state, delivered or given up",
+    f"queue_wait_s_{SPREAD}": "from when an attempt is due until it starts: the wait for a worker, a slot or a turn",
+    "attempts_per_delivery": "attempts divided by deliveries: how much retries multiply the load",
+    "duplicates_per_delivery": "repeated processings divided by deliveries",
+    "duplicate_share": "deliveries that their receiver processed more than once",
+    "effect_duplicates_per_delivery": "repeats that the receiver's dedupe did not catch, divided by deliveries",
+    "stale_dropped_share": "deliveries that a stale guard ignored, since something newer had been processed",
+    "late_share": "deliveries processed after a later one of the same key: order violations",
+    "inversions_per_event": "pairs of one key processed in the wrong order, divided by deliveries",
+    "newer_share": "deliveries processed with data newer than their event (ids in the queue, thin messages)",
+    "stale_share": "deliveries processed with data that its object had already outgrown",
+    "attempts_per_s": "attempts started in a second, on average: the throughput",
+    "goodput_per_s": "first processings in a second, on average: what the attempts are good for",
+    "delivered_per_s": "deliveries that the sender learned to have arrived in a second, on average",
+    "attempts_per_s_max": "most attempts started within one second",
+    "backlog_mean": "deliveries waiting at the sender for an attempt, retries not yet due included, on average",
+    "backlog_max": "most deliveries waiting at the sender at once",
+    "backlog_bytes_max": "most bytes waiting at the sender at once: bodies, or ids if the queue holds those",
+    "receiver_queue_max": "most requests waiting at receivers at once",
+    "egress_bytes_per_s": "bytes sent in a second, on average, objects fetched for thin messages included",
+    "api_calls_per_s": "calls that receivers make back in a second, on average: polls, and fetches for thin messages",
+    "orbit_mean": "failed deliveries waiting for their next attempt to come due, on average",
+    "drain_s": "from the end of the last outage until as little waits, at sender and receivers, as before it",
+    "worker_utilization": "share of the workers' time that attempts take; none where workers are unlimited",
+    "empty_poll_share": "polls that returned nothing",
+}
+"""Every figure of a run in a sentence, in the order of ``Metrics``; names that differ in a part have one entry."""
 _TIME = re.compile(r"(?<!_per)_s(_(mean|p\d+))?$")
 _UNITS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 """Each is used from two of it on, the second from one: 90 s, 2 min, 119 min, 2 h."""
+
+
+def entry_of(name: str) -> str:
+    """The name in ``MEANINGS`` of a figure: ``within_share{…}`` for ``within_share{30s}``.
+
+    Raises:
+        KeyError: there is no such figure.
+    """
+    stem = re.sub(r"_(mean|p50|p90|p99|p999)$", f"_{SPREAD}", name)
+    for entry in (name, stem, re.sub(r"\{[^{}]+\}$", "{…}", name)):
+        if entry in MEANINGS:
+            return entry
+    raise KeyError(name)
+
+
+def unit(name: str) -> str:
+    """The unit of a figure as JSON and files have it; a share is between 0 and 1."""
+    stem = name.removesuffix(f"_{SPREAD}")
+    if "share" in stem or stem == "worker_utilization":
+        return "share"
+    if "bytes" in stem:
+        return "B/s" if stem.endswith("_per_s") else "B"
+    if re.search(r"_per_s(_max)?$", stem):
+        return "1/s"
+    if _TIME.search(stem):
+        return "s"
+    return "ratio" if "_per_" in stem else "count"
 
 
 def shown(name: str, value: float) -> str:

@@ -1,33 +1,40 @@
 """What the commands print for people: the table of a run, the list of policies, the page of one policy.
 
 Everything is rendered to text first and written at once. In a pipe lines are not wrapped, coloured or padded,
-so that ``grep`` finds a whole entry on its line.
+so that ``grep`` finds a whole entry on its line. A terminal too narrow for a table gets an entry on several
+lines instead: no number is ever cut.
 """
 
 from __future__ import annotations
 
+import math
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from sim.policy import FOREVER
-from sim.shown import ENDLESS, MISSING, shown, shown_duration, shown_gap, shown_gaps
+from sim.shown import ENDLESS, MEANINGS, MISSING, shown, shown_duration, shown_gap, shown_gaps, unit
 
 if TYPE_CHECKING:
     from sim.catalogue import PolicyEntry
     from sim.result import Result
 
-PIPE_WIDTH = 200
+PIPE_WIDTH = 10_000
+"""Columns of a pipe: more than any line has."""
+WIDE = 110
+"""Columns from which the list of policies is a table."""
 FIGURES = {
     "delivery": {
         "deliveries": "deliveries",
         "delivered": "delivered_share",
         "lost": "lost_share",
+        "expired": "expired_share",
         "false loss": "false_loss_share",
         "unsettled": "unsettled_share",
         "latency p50": "delivery_latency_s_p50",
@@ -39,16 +46,30 @@ FIGURES = {
         "attempts per delivery": "attempts_per_delivery",
         "peak attempts/s": "attempts_per_s_max",
         "backlog max": "backlog_max",
+        "backlog max in bytes": "backlog_bytes_max",
+        "API calls/s": "api_calls_per_s",
+        "empty polls": "empty_poll_share",
         "worker utilisation": "worker_utilization",
         "drain after the last outage": "drain_s",
     },
     "order and duplicates": {
         "duplicate share": "duplicate_share",
         "late share": "late_share",
+        "newer data share": "newer_share",
+        "stale data share": "stale_share",
         "effect duplicates per delivery": "effect_duplicates_per_delivery",
     },
 }
 """The figures of the table of a run: what they are called there, and their names."""
+SAYS_SOMETHING: Mapping[str, Callable[[Result], bool]] = {
+    **{
+        name: lambda result, name=name: result.metrics[name] > 0  # type: ignore[misc]
+        for name in ("expired_share", "api_calls_per_s", "newer_share", "stale_share")
+    },
+    "backlog_bytes_max": lambda result: result.trace.meta["queue_holds"] == "id",
+    "empty_poll_share": lambda result: not math.isnan(result.metrics["empty_poll_share"]),
+}
+"""Figures that most runs have no use for, and when they are shown."""
 GROUP_FIGURES = {
     "deliveries": "deliveries",
     "delivered": "delivered_share",
@@ -59,24 +80,50 @@ GROUP_FIGURES = {
     "attempts": "attempts_per_delivery",
     "duplicates": "duplicate_share",
     "late": "late_share",
+    "effects": "effect_duplicates_per_delivery",
 }
 """The figures by endpoint group: heads of the columns, and their names."""
 
 
 def write(parts: Iterable[RenderableType]) -> None:
     """Write to stdout, as its terminal or pipe can show it."""
-    terminal = sys.stdout.isatty()
-    console = Console(width=None if terminal else PIPE_WIDTH, markup=False, highlight=False, emoji=False)
+    console = _console(_width())
     with console.capture() as captured:
         for part in parts:
             console.print(part, soft_wrap=isinstance(part, Text))
     text = captured.get()
-    sys.stdout.write(text if terminal else "\n".join(line.rstrip() for line in text.split("\n")))
+    sys.stdout.write(text if sys.stdout.isatty() else "\n".join(line.rstrip() for line in text.split("\n")))
 
 
-def _wide() -> bool:
-    """Whether there is room for a column that one can do without."""
-    return not sys.stdout.isatty() or shutil.get_terminal_size().columns >= 110
+def _console(width: int) -> Console:
+    # a terminal that can do nothing has its own idea of its width, unless the height is given too
+    return Console(width=width, height=25, markup=False, highlight=False, emoji=False)
+
+
+def _width() -> int:
+    """Columns of the terminal, or of a pipe."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
+
+
+def _fits(table: Table) -> bool:
+    """Whether every cell of a table can stand on one line."""
+    return _console(PIPE_WIDTH).measure(table).maximum <= _width()
+
+
+def _indented(text: str | Text) -> Padding:
+    """A text two columns in, the lines on which it continues included."""
+    return Padding(text, (0, 0, 0, 2), expand=False)
+
+
+def _packed(items: Iterable[tuple[str, str]]) -> Text:
+    """Names and values in a row that wraps between two pairs only."""
+    lines = [""]
+    for name, value in items:
+        pair = f"{name} {value}"
+        if lines[-1] and len(lines[-1]) + 2 + len(pair) > _width() - 2:
+            lines.append("")
+        lines[-1] += f"  {pair}" if lines[-1] else pair
+    return Text("\n".join(lines))
 
 
 # --------------------------------------------------------------------------- a run
@@ -84,7 +131,7 @@ def _wide() -> bool:
 
 def of_run(result: Result) -> list[RenderableType]:
     """Warnings, a header, the figures in groups, and figures by endpoint group where there are several."""
-    scenario, metrics = result.scenario, result.metrics
+    scenario = result.scenario
     parts: list[RenderableType] = [Text(f"warning: {text}", "yellow") for text in result.warnings]
     parts.append(
         Text.assemble((scenario.name, "bold"), f": {scenario.question}" if scenario.question else "")
@@ -93,35 +140,62 @@ def of_run(result: Result) -> list[RenderableType]:
     speed = attempts / result.wall_s if result.wall_s > 0 else 0.0
     parts.append(
         Text(
-            f"seed {result.seed}, {result.engine} engine, {attempts:,} attempts in "
+            f"seed {result.seed}, {attempts:,} attempts, {result.engine} engine "
             f"{shown_duration(result.wall_s)} ({speed:,.0f} attempts/s)"
         )
     )
-    figures = _table()
-    figures.add_column()
-    figures.add_column(justify="right")
-    figures.add_column(style="dim")
-    for heading, names in FIGURES.items():
-        figures.add_row("")
-        figures.add_row(Text(heading, "bold"))
-        for label, name in names.items():
-            figures.add_row(f"  {label}", shown(name, metrics[name]), name)
-    parts.append(figures)
+    figures = _figures(result, named=True)
+    parts.append(figures if _fits(figures) else _figures(result, named=False))
     if len(scenario.endpoints) > 1:
-        parts += [Text(""), _by_group(result)]
+        parts += [Text(""), *_by_group(result)]
     return parts
 
 
-def _by_group(result: Result) -> Table:
+def _figures(result: Result, named: bool) -> Table:
+    """The figures of a run in groups, with the names that files and gates know them by if there is room."""
+    table = _table()
+    table.add_column()
+    table.add_column(justify="right", no_wrap=True)
+    if named:
+        table.add_column(style="dim")
+    for heading, names in FIGURES.items():
+        table.add_row("")
+        table.add_row(Text(heading, "bold"))
+        for label, name in names.items():
+            if name not in SAYS_SOMETHING or SAYS_SOMETHING[name](result):
+                table.add_row(_indented(label), _figure(result, name), *([name] if named else []))
+    return table
+
+
+def _figure(result: Result, name: str) -> str:
+    """A figure of a run; where it does not exist and there is a reason to tell, the reason."""
+    value = result.metrics[name]
+    if name == "drain_s" and math.isnan(value):
+        return "no outage" if result.trace.meta["last_outage_s"] is None else "never"
+    return shown(name, value)
+
+
+def _by_group(result: Result) -> list[RenderableType]:
+    """The figures of each endpoint group: as a table, or below its name where a table has no room."""
+    figures = result.metrics_by("endpoint").to_dict("index")
+    rows = {
+        group: [
+            shown(name, figures[group][name]) if group in figures else MISSING
+            for name in GROUP_FIGURES.values()
+        ]
+        for group in result.scenario.endpoints
+    }
     table = _table(heads=["endpoint group", *GROUP_FIGURES])
     for column in table.columns[1:]:
         column.justify = "right"
-    figures = result.metrics_by("endpoint").to_dict("index")
-    for group in result.scenario.endpoints:
-        values = figures.get(group)
-        cells = (MISSING if values is None else shown(n, values[n]) for n in GROUP_FIGURES.values())
+    for group, cells in rows.items():
         table.add_row(group, *cells)
-    return table
+    if _fits(table):
+        return [table]
+    parts: list[RenderableType] = [Text("by endpoint group", "bold")]
+    for group, cells in rows.items():
+        parts += [Text(group), _indented(_packed(zip(GROUP_FIGURES, cells, strict=True)))]
+    return parts
 
 
 def _table(heads: Sequence[str] = ()) -> Table:
@@ -135,38 +209,68 @@ def _table(heads: Sequence[str] = ()) -> Table:
 
 def of_scenarios(questions: Mapping[str, str | None]) -> list[RenderableType]:
     """One line for each scenario: its name and the question it answers."""
-    table = _table(["scenario", "question"])
+    return [_listed(["scenario", "question"], questions)]
+
+
+def of_receivers(titles: Mapping[str, str | None]) -> list[RenderableType]:
+    """One line for each receiver: its name and what it is like."""
+    return [_listed(["receiver", "title"], titles)]
+
+
+def _listed(heads: Sequence[str], rows: Mapping[str, str | None]) -> Table:
+    table = _table(heads)
     table.columns[0].no_wrap = True
-    for name, question in questions.items():
-        table.add_row(name, question or MISSING)
-    return [table]
+    for name, text in rows.items():
+        table.add_row(name, text or MISSING)
+    return table
+
+
+def of_figures(names: Iterable[str]) -> list[RenderableType]:
+    """One line for each figure: its name, unit and meaning; the meaning below where there is no room."""
+    table = _table(["figure", "unit", "meaning"])
+    parts: list[RenderableType] = []
+    for name in names:
+        table.add_row(name, unit(name), MEANINGS[name])
+        parts += [Text.assemble((name, "bold"), f" ({unit(name)})"), _indented(MEANINGS[name])]
+    return [table] if _fits(table) else parts
 
 
 # --------------------------------------------------------------------------- policies
 
 
 def of_policies(entries: Iterable[PolicyEntry]) -> list[RenderableType]:
-    """One line for each policy; those whose gaps nobody documents are marked."""
-    table = _table(["policy", "gaps", "attempts", "horizon", "timeout", *(["gaps are"] if _wide() else [])])
-    table.columns[0].no_wrap = True
-    for column in table.columns[2:5]:
-        column.justify = "right"
-    marked = False
-    for entry in entries:
-        marked = marked or entry.undocumented
-        jitter = entry.block.jitter.kind
-        table.add_row(
-            f"{entry.name} *" if entry.undocumented else entry.name,
-            shown_gaps(entry.runs) + ("" if jitter == "none" else f", jitter {jitter.replace('_', ' ')}"),
-            ENDLESS if entry.attempts is None else f"{entry.attempts:,}",
-            ENDLESS if entry.horizon_s is None else shown_duration(entry.horizon_s),
-            shown_gap(entry.block.timeout),
-            *([str(entry.file["gaps"])] if _wide() else []),
-        )
-    parts: list[RenderableType] = [table]
-    if marked:
+    """One line for each policy (three on a narrow terminal); those whose gaps nobody documents are marked."""
+    heads = ["policy", "gaps", "attempts", "horizon", "timeout", "gaps are"]
+    rows = [_policy_row(entry) for entry in entries]
+    parts: list[RenderableType] = []
+    if _width() >= WIDE:
+        table = _table(heads)
+        for column in (table.columns[0], *table.columns[2:]):
+            column.no_wrap = True
+        for column in table.columns[2:5]:
+            column.justify = "right"
+        for row in rows:
+            table.add_row(*row)
+        parts.append(table)
+    else:
+        for name, gaps, *rest in rows:
+            parts += [Text(name, "bold"), _indented(gaps)]
+            parts.append(_indented(_packed(zip(heads[2:], rest, strict=True))))
+    if any(name.endswith("*") for name, *_ in rows):
         parts.append(Text("* nobody documents these gaps: they are assumed or recalled from memory", "dim"))
     return parts
+
+
+def _policy_row(entry: PolicyEntry) -> list[str]:
+    jitter = entry.block.jitter.kind
+    return [
+        f"{entry.name} *" if entry.undocumented else entry.name,
+        shown_gaps(entry.runs) + ("" if jitter == "none" else f", jitter {jitter.replace('_', ' ')}"),
+        ENDLESS if entry.attempts is None else f"{entry.attempts:,}",
+        ENDLESS if entry.horizon_s is None else shown_duration(entry.horizon_s),
+        shown_gap(entry.block.timeout),
+        str(entry.file["gaps"]),
+    ]
 
 
 def of_policy(entry: PolicyEntry) -> list[RenderableType]:

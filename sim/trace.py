@@ -32,6 +32,7 @@ import pyarrow.compute as pc
 
 from sim import dice, policy
 from sim.model import UNLIMITED, Model
+from sim.order import late_in_order
 from sim.receiver import NEVER
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
@@ -289,7 +290,7 @@ def _judge(
 ) -> dict[str, Ints]:
     """First processing, duplicates and lateness of every delivery, by processing time, before dedupe.
 
-    Ties in time are broken as the engines break them: by delivery, then by attempt.
+    A delivery is late if any of its processings, repeats included, came after one of a later seq of its key.
     """
     count = len(deliveries["event"])
     first = np.full(count, NOT_YET, dtype=np.int64)
@@ -302,15 +303,10 @@ def _judge(
         heads = np.flatnonzero(np.diff(rows[order], prepend=-1))
         first[rows[order][heads]] = times[order][heads]
         duplicates = np.maximum(np.bincount(rows, minlength=count) - 1, 0)
-    known = np.flatnonzero(first >= 0)
-    event = deliveries["event"][known]
-    stream = _streams(model, events, deliveries)[known]
-    order = np.lexsort((known, first[known], stream))
-    ranked = np.unique(stream[order], return_inverse=True)[1] if len(known) else stream[order]
-    span = int(events["seq"].max(initial=0)) + 1
-    place = ranked * span + events["seq"][event[order]]
-    highest = np.maximum.accumulate(place) if len(place) else place
-    late[known[order]] = place < highest
+    event = deliveries["event"][rows]
+    stream = _streams(model, events, deliveries)[rows]
+    numbers = attempts["attempt_number"][processed]
+    late[rows[late_in_order(stream, events["seq"][event], times, rows, numbers)]] = 1
     return {"first_processed": first, "duplicates": duplicates, "late": late}
 
 

@@ -18,6 +18,8 @@ _INT = re.compile(r"[-+]?[0-9][0-9_]*|0x[0-9a-fA-F]+|0o[0-7]+", re.ASCII)
 _FLOAT = re.compile(
     r"[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+|[0-9]+(?=[eE]))(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN)"
 )
+_UNSPACED = re.compile(r"\s*(?:-\s+)?([A-Za-z_][\w.-]*:(?!//)[^\s:]\S*)")
+"""A key whose value follows its colon at once, which makes one word of both."""
 _RESOLVERS = (
     ("null", re.compile(r"~|null|Null|NULL|"), ["~", "n", "N", ""]),
     ("bool", re.compile(r"true|True|TRUE|false|False|FALSE"), list("tTfF")),
@@ -137,9 +139,7 @@ def parse(text: str, source: str) -> Any:
     try:
         return yaml.load(text, _Loader)
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
-        where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise ScenarioError(f"{where}{_explained(error)}", source) from None
+        raise ScenarioError(_explained(error, text.splitlines()), source) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         rule = f"line {line}: holds the character {chr(error.character)!r}, which a text file may not hold"
@@ -150,19 +150,70 @@ def parse(text: str, source: str) -> Any:
         raise ScenarioError("is nested too deeply", source) from None
 
 
-def _explained(error: yaml.MarkedYAMLError) -> str:
+def _explained(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
+    """Where the document stops being YAML, and what was probably meant."""
     problem = error.problem or error.context or "cannot be read as YAML"
+    mark = error.problem_mark or error.context_mark
+    if mark is None:
+        return problem
+    here = mark.line
+    if "expected ':'" in problem and error.context_mark is not None:
+        here = error.context_mark.line
+        return _unspaced(here, lines) or f"line {here + 1}: {_source(here, lines)} has no colon after its key"
+    if "mapping values are not allowed" in problem:
+        before = max((i for i in range(min(here, len(lines))) if lines[i].strip()), default=here)
+        if slip := _unspaced(before, lines):
+            return slip
+        if ": " not in lines[here][: mark.column]:  # the first colon of its line
+            return _misplaced(here, lines)
+    if "expected <block end>" in problem or "expected '<document start>'" in problem:
+        return _misplaced(here, lines)
+    return f"line {here + 1}, column {mark.column + 1}: {_meant(error, problem)}"
+
+
+def _meant(error: yaml.MarkedYAMLError, problem: str) -> str:
+    opened = error.context_mark
     if "'\\t'" in problem:
         return "a tab; indent with spaces"
     if "another document" in problem:
         return "a second document starts; a file holds one"
     if "mapping values are not allowed" in problem:
-        return f"{problem}; check the indentation, and put text with a colon in quotes"
+        return "a second colon in one line; put text with a colon in quotes, and a mapping into a line of its own"
     if "cannot start any token" in problem:
         return f"{problem}; put text that begins so in quotes"
+    if opened is not None and error.context in (
+        "while parsing a flow mapping",
+        "while parsing a flow sequence",
+    ):
+        bracket, missing = ("{", "}") if "mapping" in error.context else ("[", "]")
+        where = f"line {opened.line + 1}, column {opened.column + 1}"
+        return f"a comma or {missing} is missing: the {bracket} of {where} is still open"
+    if (
+        opened is not None
+        and error.context == "while scanning a quoted scalar"
+        and "end of stream" in problem
+    ):
+        return f"the quote of line {opened.line + 1}, column {opened.column + 1} is still open"
     if error.context and error.problem and error.context.startswith("while"):
         return f"{error.context}: {error.problem}"
     return problem
+
+
+def _source(number: int, lines: list[str]) -> str:
+    return shown(lines[number].strip()) if number < len(lines) else "the end"
+
+
+def _unspaced(number: int, lines: list[str]) -> str:
+    """What to say if a line has a key and a value with no space between; else nothing."""
+    match = _UNSPACED.match(lines[number]) if number < len(lines) else None
+    return f"line {number + 1}: {match[1]!r} has no space after the colon" if match else ""
+
+
+def _misplaced(number: int, lines: list[str]) -> str:
+    return (
+        f"line {number + 1}: {_source(number, lines)} does not fit the lines before it; check the indentation: what "
+        "belongs together starts in the same column"
+    )
 
 
 def dump(value: object) -> str:

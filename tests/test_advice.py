@@ -193,10 +193,33 @@ def test_entries_that_no_delivery_lives_to_see_are_told() -> None:
 
 def test_undocumented_presets_are_told() -> None:
     """A preset whose gaps are nobody's word is named; a documented one, or one nobody uses, is not."""
-    (text,) = warnings("endpoints/e/policy", "dreamkas")
+    (text,) = warnings("policies/m", {"preset": "dreamkas"})
     assert text.startswith("policy dreamkas: its gaps are assumed, nobody documents them")
-    assert warnings("endpoints/e/policy", "github") == ()
-    assert warnings("policies/unused", {"preset": "dreamkas"}) == ()
+    assert warnings("policies/m", {"preset": "github"}) == ()
+    assert not any("nobody documents" in text for text in warnings("policies/idle", {"preset": "dreamkas"}))
+
+
+def test_what_no_endpoint_names_is_told() -> None:
+    """A policy or receiver of the file that is used by nobody is likely a slip in a name."""
+    assert warnings("policies/n", {"preset": "svix"}) == (
+        "policies.n is used by nobody: no endpoint names it; remove it, or name it in endpoints",
+    )
+    (text,) = warnings("receivers/s", {"latency": "1s"})
+    assert text.startswith("receivers.s is used by nobody")
+    assert warnings("endpoints/e/receiver", {"r": "50%", "dead": "50%"}) == ()
+    poller = {"receiver": "r", "policy": "m", "mode": {"poll": {"every": "1m"}}}
+    assert warnings("endpoints/e", poller) == ()
+
+
+def test_what_an_override_replaced_is_not_told_as_unused() -> None:
+    """Trying another policy leaves the file's own without a user, which is no slip; a new one without is."""
+    tried = ["endpoints.e.policy=svix", "endpoints.e.receiver=healthy"]
+    for scenario in (load(world(), tried), load(world()).with_overrides(tried)):
+        assert scenario.warnings() == ()
+        assert scenario.with_overrides(["seed=5"]).warnings() == ()
+        assert scenario.compressed(2).warnings() == ()
+        (text,) = scenario.with_overrides(["policies.n={preset: svix}"]).warnings()
+        assert text.startswith("policies.n is used by nobody")
 
 
 def test_a_steady_run_without_warm_up_is_told() -> None:

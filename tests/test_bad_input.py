@@ -189,6 +189,7 @@ BAD_LEAVES = [
     ("endpoints/e/policy", "dreamkass", "did you mean dreamkas? (hooklab policies lists the bundled ones)"),
     ("endpoints/e/policy", None, "endpoints.e.policy is empty; must name a policy of this file or a bundled one"),
     ("endpoints/e/receiver", "s", "endpoints.e.receiver is s; is not in receivers of this file, nor bundled"),
+    ("endpoints/e/receiver", "helthy", "did you mean healthy? (hooklab receivers lists the bundled ones)"),
     ("endpoints/e/producers", ["q"], "endpoints.e.producers is q; is not a producer of this scenario (known: p)"),
     ("endpoints/e/subscribes", ["event", "order.*"], "endpoints.e.subscribes is order.*; matches no event type of its producers (they emit event)"),
     ("policies/m/preset", "dreamkass", "policies.m.preset is dreamkass; is not a bundled policy; did you mean dreamkas? (hooklab policies lists them)"),
@@ -358,7 +359,28 @@ BAD_OVERRIDES = [
         "receivers.r.faults.0.error.probability=5%",
         "receivers.r.faults is {0: {error: {probability: 5%}}}; must be a list",
     ),
-    ("policies.nope.timeout=3s", "policies.nope.schedule is required"),
+    # a path through a name that is not there
+    (
+        "policies.mm.timeout=3s",
+        "--set policies.mm.timeout: mm is not in policies of this scenario, nor bundled; did you mean m? (known: m); a new one is set as a whole: policies.mm={timeout: …}",
+    ),
+    ("policies.timepd.timeout=30s", "did you mean timepad?"),
+    ("receivers.rr.latency=5s", "rr is not in receivers of this scenario, nor bundled; did you mean r?"),
+    (
+        "endpoints.ee.policy=svix",
+        "--set endpoints.ee.policy: ee is not in endpoints of this scenario; did you mean e?",
+    ),
+    ("producers.pp.body=5kB", "pp is not in producers of this scenario; did you mean p?"),
+    # a name, where a block is meant
+    (
+        "endpoints.e.policy.timeout=30s",
+        "--set endpoints.e.policy.timeout: a policy is a name here; set policies.m.timeout",
+    ),
+    ("endpoints.e.receiver.latency=30s", "a receiver is a name here; set receivers.r.latency"),
+    (
+        "receivers.r.faults[0].error.probability=5%",
+        "a position in a list is a key like any other; write faults.0 for faults[0]",
+    ),
 ]
 
 

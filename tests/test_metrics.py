@@ -14,7 +14,7 @@ import pytest
 
 import sim
 from sim import jit
-from sim.metrics import metrics, metrics_by
+from sim.metrics import metrics, metrics_by, of_deliveries
 from sim.order import count_inversions
 
 LOST = ("dead", "expired", "dropped", "vanished")
@@ -118,6 +118,7 @@ def test_shares_are_shares_of_the_deliveries_in_the_window(
     result: sim.Result, deliveries: list[Any], attempts: dict[str, list[Any]]
 ) -> None:
     """Numerators count deliveries created in [warm-up, horizon), and so do all denominators."""
+    processings = late_processings(result)
     tests: dict[str, Callable[[Any], float]] = {
         "delivered_share": lambda row: row.state == "delivered",
         "lost_share": lambda row: row.state in LOST,
@@ -132,7 +133,9 @@ def test_shares_are_shares_of_the_deliveries_in_the_window(
         "duplicates_per_delivery": lambda row: row.duplicates,
         "duplicate_share": lambda row: row.duplicates > 0,
         "late_share": lambda row: row.late,
-        "stale_dropped_share": lambda row: row.late and row.endpoint.partition(":")[0] in "gf",
+        "stale_dropped_share": lambda row: (
+            row.endpoint.partition(":")[0] in "gf" and processings[row.delivery_id][:1] == [True]
+        ),
         "newer_share": lambda row: row.newer,
         "stale_share": lambda row: row.stale,
     }
@@ -142,6 +145,24 @@ def test_shares_are_shares_of_the_deliveries_in_the_window(
     assert figures["deliveries"] == len(deliveries)
     assert figures["events"] == len({row.event_id for row in deliveries})
     assert figures["attempts"] == sum(len(attempts[row.delivery_id]) for row in deliveries)
+
+
+def late_processings(result: sim.Result) -> dict[str, list[bool]]:
+    """For each delivery, in order of time, whether a later seq of its key had been processed before."""
+    known = {row.delivery_id: (i, row) for i, row in enumerate(result.deliveries.itertuples())}
+    rows = sorted(
+        (row.processed_s, known[row.delivery_id][0], row.attempt_number, row.delivery_id)
+        for row in result.attempts.itertuples()
+        if not missing(row.processed_s)
+    )
+    highest: dict[Any, int] = defaultdict(int)
+    found: dict[str, list[bool]] = defaultdict(list)
+    for _, _, _, name in rows:
+        row = known[name][1]
+        stream = row.endpoint, row.key
+        found[name].append(row.seq < highest[stream])
+        highest[stream] = max(highest[stream], row.seq)
+    return found
 
 
 def test_quantiles_are_the_least_value_that_so_many_do_not_exceed(
@@ -170,16 +191,20 @@ def test_quantiles_are_the_least_value_that_so_many_do_not_exceed(
 def test_effects_are_what_a_receiver_with_a_memory_repeats(
     result: sim.Result, deliveries: list[Any], attempts: dict[str, list[Any]]
 ) -> None:
-    """A repeat within the window after the last processing that counted has no effect."""
+    """Within the window after the last processing that counted a repeat has no effect, nor has a stale one."""
+    processings = late_processings(result)
     repeats = 0
     for row in deliveries:
         window = 3.0 if row.endpoint.startswith("e:") else 0.0
+        guarded = row.endpoint.partition(":")[0] in "gf"
         forgets = -math.inf
-        for at in sorted(a.processed_s for a in attempts[row.delivery_id] if not missing(a.processed_s)):
-            if at >= forgets:
-                repeats += 1
+        effects = 0
+        times = sorted(a.processed_s for a in attempts[row.delivery_id] if not missing(a.processed_s))
+        for at, late in zip(times, processings[row.delivery_id], strict=True):
+            if at >= forgets and not (late and guarded):
+                effects += 1
                 forgets = at + window
-        repeats -= not missing(row.first_processed_s)
+        repeats += max(effects - 1, 0)
     assert result.metrics["effect_duplicates_per_delivery"] == repeats / len(deliveries)
 
 
@@ -224,9 +249,7 @@ def waits(result: sim.Result, attempts: dict[str, list[Any]]) -> list[tuple[floa
     for row in result.deliveries.itertuples():
         since = row.created_s
         for a in attempts[row.delivery_id]:
-            # a worker takes it its overhead before the request; a poll takes none
-            taken = a.started_s - (0.01 if a.tier > 0 else 0.0)
-            found.append((since, taken, a.due_s, a.tier, row))
+            found.append((since, a.started_s, a.due_s, a.tier, row))
             since = a.finished_s
         if row.state == "waiting":
             polled = row.endpoint == "f:0"
@@ -251,7 +274,7 @@ def test_utilisation_is_the_share_of_the_workers_time(
 ) -> None:
     """From the start of the overhead to the end of the attempt, over 30 workers to 40 s and 16 after; no polls."""
     busy = sum(
-        overlap(a.started_s - 0.01, math.inf if missing(a.finished_s) else a.finished_s)
+        overlap(a.started_s, math.inf if missing(a.finished_s) else a.finished_s)
         for own in attempts.values()
         for a in own
         if a.tier > 0
@@ -447,10 +470,28 @@ def test_figures_by_group_are_those_of_the_group_alone(result: sim.Result, what:
     for label, row in table.iterrows():
         own = result.deliveries[labels == label].reset_index(drop=True)
         rest = result.attempts["delivery_id"].isin(own["delivery_id"])
-        alone = metrics(
-            replace(result.trace, deliveries=own, attempts=result.attempts[rest].reset_index(drop=True))
+        alone = of_deliveries(
+            replace(result.trace, deliveries=own, attempts=result.attempts[rest].reset_index(drop=True)),
+            np.array((own["created_s"] >= 10) & (own["created_s"] < 90)),
         )
-        assert row.to_dict() == pytest.approx({name: alone[name] for name in table}, nan_ok=True)
+        assert {name: row[name] for name in alone} == pytest.approx(alone, nan_ok=True)
+
+
+@pytest.mark.parametrize("what", ["endpoint", "type"])
+def test_rates_and_backlog_by_group_add_up(result: sim.Result, what: str) -> None:
+    """What the groups do in an interval is what the whole does; polls belong to the group that polls."""
+    table = result.metrics_by(what)
+    assert set(table.columns) == set(result.metrics)
+    for name in ("attempts_per_s", "goodput_per_s", "backlog_mean", "orbit_mean", "egress_bytes_per_s"):
+        assert table[name].sum() == close(result.metrics[name]), name
+    if what == "endpoint":
+        assert table["empty_poll_share"].dropna().to_dict() == {"f": result.metrics["empty_poll_share"]}
+
+
+def test_rates_by_hour_are_those_of_the_hour() -> None:
+    """An hour's rates count what happened in it, whenever it was created."""
+    run = sim.run(nothing(horizon="2h", producers={"p": {"arrivals": {"at": ["0s", "3599s", "1h"]}}}))
+    assert run.metrics_by("hour")["attempts_per_s"].tolist() == [2 / 3600, 1 / 3600]
 
 
 def test_hours_are_hours_of_creation() -> None:

@@ -167,6 +167,44 @@ def test_folders_that_cannot_be_replaced_are_refused(tmp_path: Path, monkeypatch
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("quick_picture")
+def test_what_a_user_added_is_never_deleted(result: sim.Result, tmp_path: Path) -> None:
+    """An earlier folder with others' files in it is refused; three of them are named, and all are kept."""
+    out = tmp_path / "out"
+    result.save(out)
+    (out / "replay").mkdir()
+    (out / "replay" / "0-log.csv").touch()
+    output.require_replaceable(out)
+    for name in ("notes.md", "replay/mine.csv", "attempts.xlsx", "thesis/chapter.tex"):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).touch()
+    (out / "polls.csv").mkdir()  # our name, and not our file
+    before = sorted(tmp_path.rglob("*"))
+    told = r"holds what hooklab did not write \(attempts.xlsx, notes.md, polls.csv and 2 more\): move it"
+    for refuse in (output.require_replaceable, result.save):
+        with pytest.raises(ScenarioError, match=told):
+            refuse(out)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.usefixtures("quick_picture")
+def test_a_file_added_during_the_run_is_kept(
+    result: sim.Result, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What appears in the folder while the new one is being written stops the replacement too."""
+    result.save(tmp_path / "out")
+
+    def note(figure: object) -> bytes:
+        (tmp_path / "out" / "notes.md").write_text("read me", encoding="utf-8")
+        return b"picture"
+
+    monkeypatch.setattr("sim.plots.png", note)
+    with pytest.raises(ScenarioError, match=r"notes\.md"):
+        result.save(tmp_path / "out")
+    assert (tmp_path / "out" / "notes.md").read_text(encoding="utf-8") == "read me"
+    assert names(tmp_path) == ["out"]
+
+
 def test_an_unknown_format_is_refused(result: sim.Result, tmp_path: Path) -> None:
     """Tables are Parquet or CSV; another word is told before anything is written."""
     with pytest.raises(ScenarioError, match="format is tsv; must be parquet or csv"):

@@ -482,6 +482,17 @@ def test_the_schema_flags_what_does_not_load(path: str, value: Any) -> None:
         load(world(path, value))
 
 
+def test_the_schema_describes_every_key() -> None:
+    """Every key of every block has its help, on one line, which ends as a sentence and says what it is by default."""
+    for name, block in [("Scenario", SCHEMA), *SCHEMA["$defs"].items()]:
+        for key, schema in block["properties"].items():
+            said = schema.get("description", "")
+            assert said.endswith("."), f"{name}.{key}"
+            assert "\n" not in said, f"{name}.{key}"
+            if schema.get("default") not in (None, {}, [], False):
+                assert "default" in said.lower(), f"{name}.{key}"
+
+
 def test_the_schema_is_one_for_editors() -> None:
     """It names its dialect, describes every block, shows defaults as they are written, and holds no loose end."""
     assert SCHEMA["$schema"].startswith("https://json-schema.org/")

@@ -51,6 +51,11 @@ OVERRIDES = [
     ('question="a.b=c"', "question", "a.b=c"),
     # a policy that is not in the file starts from the bundled one
     ("policies.dreamkas.timeout=3s", "policies/dreamkas/preset", "dreamkas"),
+    # so does a receiver, and a new one of either is given as a whole
+    ("receivers.healthy.servers=3", "receivers/healthy/servers", 3),
+    ("policies.mine={preset: dreamkas}", "policies/mine/preset", "dreamkas"),
+    # brackets between quotes are part of a key
+    ('producers.p.events."order[0]"=5', "producers/p/events/order[0]", 5.0),
     # a key that is a number in the file
     ("policies.m.verdicts.410=drop", "policies/m/verdicts/410", "drop"),
     # nothing

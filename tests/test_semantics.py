@@ -805,16 +805,17 @@ def test_overhead_holds_the_worker_before_every_request(run: Run) -> None:
     """The sender's own 2 s come before the request: a worker needs 3 s for an attempt answered in 1 s."""
     result = run(world("0s", "0s", dispatcher={"workers": 1, "overhead": "2s"}))
     assert rows(result.attempts, "delivery_id", "started_s", "finished_s") == [
-        ("p:0", 2.0, 3.0),
-        ("p:1", 5.0, 6.0),
+        ("p:0", 0.0, 3.0),
+        ("p:1", 3.0, 6.0),
     ]
+    assert result.attempts["served_s"].tolist() == [2.0, 5.0]
     assert result.metrics["worker_utilization"] == pytest.approx(6 / 100)
 
 
 def test_timeout_runs_from_the_request_not_from_the_overhead(run: Run) -> None:
     """A timeout of 5 s after 2 s of overhead comes at 7 s."""
     result = run(world(policies=policy("0s"), receivers=receiver("60s"), dispatcher={"overhead": "2s"}))
-    assert rows(result.attempts, "started_s", "finished_s") == [(2.0, 7.0)]
+    assert rows(result.attempts, "started_s", "finished_s") == [(0.0, 7.0)]
 
 
 def test_thin_messages_make_every_processing_call_back(run: Run) -> None:

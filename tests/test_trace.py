@@ -238,10 +238,8 @@ def test_duplicates_and_lateness_are_judged_at_the_receiver(result: sim.Result) 
     late = set()
     for at, _, _, name in sorted(processings):
         row = known[name]
-        if name in first:
-            repeats[name] += 1
-            continue
-        first[name] = at
+        repeats[name] += name in first
+        first.setdefault(name, at)
         stream = (str(row.endpoint), row.key)
         if row.seq < highest[stream]:
             late.add(name)
