@@ -6,13 +6,14 @@ answers after the timeout) and leave out outages, so they are what the scenario 
 
 from __future__ import annotations
 
+import bisect
 import fnmatch
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from sim import dice, model, policy, receiver, workload
-from sim.blocks_policy import PolicyBlock
+from sim.blocks_policy import PolicyBlock, schedule_runs
 from sim.blocks_world import Keys
 from sim.errors import path_of
 from sim.fields import format_duration, format_rate, format_share
@@ -36,7 +37,9 @@ def warnings(scenario: Scenario) -> tuple[str, ...]:
         *_mixes(scenario),
         *_unheard(scenario),
         *_unused(scenario),
+        *_beyond_the_end(scenario),
         *_head_of_line(scenario),
+        *_short_of_tiers(scenario),
         *_receivers(flows),
         *_limits(scenario, flows),
         *_workers(scenario, flows),
@@ -154,6 +157,56 @@ def _listens(scenario: Scenario, group: str, producer: str, kind: str) -> bool:
     return (endpoint.producers is None or producer in endpoint.producers) and any(
         fnmatch.fnmatchcase(kind, pattern) for pattern in endpoint.subscribes
     )
+
+
+def _beyond_the_end(scenario: Scenario) -> Iterator[str]:
+    """Recorded arrivals after the horizon, and outages after the end of the run: nobody meets them."""
+    for name, producer in scenario.producers.items():
+        replay = producer.arrivals.replay
+        if replay is not None:
+            times = workload.read_arrivals(replay, scenario.folder, path_of(["producers", name])).times
+            played = bisect.bisect_left(times, int(scenario.horizon))
+            if played < len(times):
+                yield (
+                    f"{path_of(['producers', name, 'arrivals', 'replay'])} plays {played:,} of the {len(times):,} rows "
+                    f"of {replay.file}: the others come after the horizon ({format_duration(scenario.horizon)}), and "
+                    f"the last one {shown_gap(times[-1])} after the first"
+                )
+    named = {name for section, name in scenario.unused if section == "receivers"}
+    for name, block in scenario.receivers.items():
+        for position, fault in enumerate(block.faults):
+            outage = fault.outage
+            if outage is not None and outage.windows is not None and name not in named:
+                yield from _late_windows(
+                    scenario, ["receivers", name, "faults", str(position)], outage.windows
+                )
+
+
+def _late_windows(scenario: Scenario, keys: list[str], windows: Sequence[tuple[int, int]]) -> Iterator[str]:
+    end = int(scenario.horizon) + scenario.drain_ns
+    late = [position for position, (start, _) in enumerate(windows) if start >= end]
+    for position in late[:1]:
+        others = f" (and {len(late) - 1} more)" if len(late) > 1 else ""
+        yield (
+            f"{path_of([*keys, 'outage', 'windows', str(position)])}{others} begins at "
+            f"{format_duration(windows[position][0])}, when the run has ended (horizon and drain: {shown_gap(end)})"
+        )
+
+
+def _short_of_tiers(scenario: Scenario) -> Iterator[str]:
+    """Lists of workers by tier that end before the schedules do."""
+    workers = scenario.dispatcher.workers
+    if scenario.dispatcher.discipline != "per_tier" or not isinstance(workers, tuple):
+        return
+    for name, block in _used(scenario).items():
+        most = sum(times for _, times in schedule_runs(block))
+        if most > len(workers):
+            attempts = "attempts without end" if most >= policy.FOREVER else f"{most} attempts"
+            yield (
+                f"dispatcher.workers has {len(workers)} tiers and policy {name} {attempts}: each tier after the list "
+                f"has {workers[-1]} workers, too, as its last one"
+            )
+            return
 
 
 def _head_of_line(scenario: Scenario) -> Iterator[str]:

@@ -116,7 +116,10 @@ class Block(BaseModel):
         if isinstance(data, BaseModel):
             return handler(data)
         if not isinstance(data, dict):
-            raise wrong(cls.forms or f"must be a mapping with some of the keys {', '.join(cls._keys())}")
+            rule = cls.forms or f"must be a mapping with some of the keys {', '.join(cls._keys())}"
+            key, colon, rest = data.partition(":") if isinstance(data, str) else ("", "", "")
+            unspaced = colon and key in cls._keys() and rest[:1].strip()
+            raise wrong(rule + (f"; {key}: has no space after the colon" if unspaced else ""))
         known = cls._keys()
         unknown = [key for key in data if key not in known]
         if not unknown:
@@ -151,6 +154,10 @@ class Block(BaseModel):
 
 
 def _unknown_key(key: object, value: object, known: list[str]) -> InitErrorDetails:
+    meant = str(key).partition(":")[0]
+    if value is None and meant != key and meant in known:
+        slip = fail(str(key), value, f"is no key; write a space after the colon of {meant}:")
+        return InitErrorDetails(type=slip, loc=(), input=value)
     rule = f"is not a key here{nearest(key, known)} (known: {', '.join(known)})"
     return InitErrorDetails(type=fail(str(key), value, rule), loc=(), input=value)
 

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
 
 from sim.blocks import SPAN, Block, OtherForms, fail, read_at, wrong
+from sim.errors import nearest
 from sim.fields import (
     DURATION_SCHEMA,
     SHARE_SCHEMA,
@@ -130,7 +131,7 @@ def _read_workers(value: object) -> object:
     try:
         return parse_whole(value, 1, MOST_WORKERS)
     except ValueError:
-        raise wrong(rule) from None
+        raise wrong(rule + (nearest(value, ["unlimited"]) if isinstance(value, str) else "")) from None
 
 
 def _read_steps(value: list[object] | tuple[object, ...]) -> tuple[tuple[Nanoseconds, int], ...]:

@@ -41,7 +41,7 @@ def run(
     ] = None,
     as_json: _AsJson = False,
 ) -> None:
-    """Simulate a scenario and print its figures."""
+    """Simulate a scenario and print its figures; ``hooklab figures`` tells what they mean."""
     begun = time.perf_counter()
     from sim import output
 

@@ -12,19 +12,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from sim import dice, policy, receiver
+from sim.compiled_attempts import begin, finish, luck, poll, record, settle, unsigned
 from sim.compiled_dispatch import (
     blocked,
-    compete,
     enter,
     first_ready,
-    health_of,
-    keep_health,
     leave_queue,
     let_go,
-    look,
     offer,
     pop_due,
     pop_open,
@@ -55,7 +50,6 @@ from sim.compiled_records import (
     DONE,
     FOREVER,
     HEAD_OF_LINE,
-    JITTER,
     KEY,
     NEED_EVENTS,
     NEED_ROWS,
@@ -66,7 +60,6 @@ from sim.compiled_records import (
     OBJECT_DELETED,
     ORDER,
     PAUSED,
-    POLL,
     SEQ,
     STANDSTILL,
     STEPS_PER_PAUSE,
@@ -74,65 +67,6 @@ from sim.compiled_records import (
     TYPE,
     WORKER,
 )
-from sim.policy import Budget
-from sim.receiver import Outages
-
-
-def unsigned(cell: int) -> Any:
-    """A word out of its cell: words are unsigned, cells are not."""
-    return np.uint64(cell)
-
-
-# --------------------------------------------------------------------------- the end of a delivery
-
-
-def record(slots: Any, deliveries: Any, slot: int, state: int, settled: int, delivered: int) -> None:
-    """Write down how a delivery stands."""
-    row = slots[slot].number
-    deliveries[row, 2] = state
-    deliveries[row, 3] = slots[slot].attempts
-    deliveries[row, 4] = delivered
-    deliveries[row, 5] = settled
-    deliveries[row, 6] = slots[slot].due if state == policy.WAITING else -1
-    deliveries[row, 7] = slots[slot].cause
-
-
-def settle(
-    slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any,
-    slot: int, state: int, cause: int,
-) -> None:  # fmt: skip
-    """A final state, and why; the successor of its key may go."""
-    now = run.now
-    slots[slot].state = state
-    slots[slot].cause = cause
-    slots[slot].flags |= SETTLED
-    let_go(slots, run, tiers, slot)
-    slots[slot].flags &= ~IS_DUE
-    if settings.tracing != 0:
-        record(slots, deliveries, slot, state, now, now if state == policy.STATE_DELIVERED else -1)
-    run.open -= 1
-    stream = slots[slot].stream
-    if stream != NONE and streams[stream, 1] == slot:
-        head = slot
-        while head != NONE and slots[head].flags & SETTLED:
-            following = slots[head].stream_next
-            if head != slot:
-                leave_queue(slots, run, head, IN_STREAM)
-            head = following
-        streams[stream, 1] = head
-        slots[slot].flags &= ~IN_STREAM
-        if head != NONE and slots[head].flags & IS_DUE:
-            compete(slots, run, settings, lanes, tiers, head)
-    leave_queue(slots, run, slot, 0)
-
-
-def luck(slots: Any, settings: Any, members: Any, jitter: int, slot: int) -> float:
-    """The uniform number behind the jitter of the gap before the next attempt."""
-    if jitter == policy.NO_JITTER:
-        return 0.5
-    word, endpoint = unsigned(slots[slot].word), unsigned(members[slots[slot].member].word)
-    return dice.uniform(unsigned(settings.seed), JITTER, word, endpoint, slots[slot].attempts + 1, 0)
-
 
 # --------------------------------------------------------------------------- events
 
@@ -206,178 +140,6 @@ def create(
         settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.EXPIRED, policy.BY_AGE)
     else:
         enter(slots, run, settings, dues, rings, lanes, tiers, streams, members[member].policy, slot)
-
-
-def begin(
-    slots: Any, run: Any, settings: Any, policies: Any, receivers: Any, members: Any, books: Any,
-    o_first: Any, o_start: Any, o_end: Any, ends: Any, attempts: Any, slot: int,
-) -> None:  # fmt: skip
-    """The request of an attempt leaves: the receiver says what becomes of it, and so its end is known."""
-    s = slots[slot]
-    now, number = run.now, s.attempts
-    m = members[s.member]
-    rules = policies[m.policy]
-    outages = Outages(o_first[s.member], o_start, o_end)
-    free, starts, ring = (
-        books[m.free : m.free_end],
-        books[m.starts : m.starts_end],
-        books[m.ring : m.ring + 2],
-    )
-    seed, word, endpoint = unsigned(settings.seed), unsigned(s.word), unsigned(m.word)
-    answer = receiver.receive(
-        receivers[m.receiver],
-        outages,
-        free,
-        starts,
-        ring,
-        now,
-        seed,
-        word,
-        endpoint,
-        number,
-    )
-    finished = now + policy.attempt_timeout(rules, number)
-    s.code, s.asked = policy.NO_ANSWER, -1
-    if answer.code != policy.NO_ANSWER and answer.answered <= finished:
-        s.code, s.asked, finished = answer.code, answer.retry_after, answer.answered
-    s.flags &= ~ON_ITS_WAY
-    if settings.tracing != 0:
-        attempts[s.row, 8], attempts[s.row, 9] = answer.processed, answer.served
-    heap_push(ends, run.ends, finished, s.number, slot)
-    run.ends += 1
-
-
-def finish(
-    slots: Any, run: Any, settings: Any, policies: Any, members: Any, condition: Any, parked: Any,
-    dues: Any, wakes: Any, rings: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any, attempts: Any,
-    slot: int,
-) -> bool:  # fmt: skip
-    """An attempt has ended: what that means for its worker, its endpoint and the delivery. False: standstill."""
-    s = slots[slot]
-    now, member = run.now, s.member
-    rules = policies[members[member].policy]
-    action = policy.verdict(rules, s.code)
-    if settings.tracing != 0:
-        attempts[s.row, 5], attempts[s.row, 6] = now, policy.outcome(action, s.code)
-        attempts[s.row, 7] = max(s.code, 0)
-    condition[member].in_flight -= 1
-    if settings.per_tier != 0:
-        tiers[s.tier].free += 1
-        look(run, tiers, s.tier)
-    else:
-        lanes[0 if s.attempts == 1 else len(lanes) - 1].free += 1
-        run.pending = 1
-    before = s.due
-    state = decide(
-        slots, run, settings, policies, members, condition, lanes, tiers, streams, deliveries, slot, action
-    )
-    if state == policy.WAITING:
-        s.standing = s.standing + 1 if s.due == before else 0
-        if s.standing > settings.standstill:
-            run.culprit = slot
-            return False
-        s.state = policy.WAITING
-    release(slots, run, settings, lanes, tiers, members, condition, parked, wakes, member)
-    if state == policy.WAITING:
-        enter(slots, run, settings, dues, rings, lanes, tiers, streams, members[member].policy, slot)
-    return True
-
-
-def decide(
-    slots: Any, run: Any, settings: Any, policies: Any, members: Any, condition: Any,
-    lanes: Any, tiers: Any, streams: Any, deliveries: Any, slot: int, action: int,
-) -> int:  # fmt: skip
-    """What an attempt that has ended means for its endpoint and for the delivery, which may be settled."""
-    s = slots[slot]
-    now, member = run.now, s.member
-    m, c = members[member], condition[member]
-    rules = policies[m.policy]
-    failed = action != policy.SUCCESS
-    if m.watched != 0:
-        keep_health(c, policy.health_after(rules, health_of(c), now, failed, s.flags & PROBE != 0))
-        s.flags &= ~PROBE
-    if not failed:
-        if rules.budget_ratio >= 0:
-            full = policy.budget_after_success(rules, Budget(c.tokens, c.budget_at), now)
-            c.tokens, c.budget_at = full.tokens, full.at
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.STATE_DELIVERED, 0)
-        return policy.STATE_DELIVERED
-    rest = policy.endpoint_rest(rules, s.attempts, s.asked)
-    c.rested_until = max(c.rested_until, now + rest)
-    if action == policy.DISABLE or (m.watched != 0 and policy.disables(rules, health_of(c), now)):
-        c.disabled = 1
-        if not rules.disable_holds:
-            for other in range(run.slots_used):
-                o = slots[other]
-                if o.member == member and o.state == policy.WAITING and o.flags & SETTLED == 0:
-                    settle(
-                        slots,
-                        run,
-                        settings,
-                        lanes,
-                        tiers,
-                        streams,
-                        deliveries,
-                        other,
-                        policy.DROPPED,
-                        policy.BY_DISABLING,
-                    )
-    if action in (policy.DROP, policy.DISABLE):
-        settle(
-            slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED, policy.BY_VERDICT
-        )
-        return policy.DROPPED
-    if c.disabled != 0 and not rules.disable_holds:
-        settle(
-            slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED, policy.BY_DISABLING
-        )
-        return policy.DROPPED
-    u = luck(slots, settings, members, rules.jitter, slot)
-    state, due, gap = policy.retry(rules, s.attempts, now, s.born, s.gap, s.asked, u)
-    why = policy.BY_AGE if state == policy.EXPIRED else policy.BY_ATTEMPTS
-    if state == policy.WAITING and rules.budget_ratio >= 0:
-        paid, left = policy.budget_take(rules, Budget(c.tokens, c.budget_at), now)
-        c.tokens, c.budget_at = left.tokens, left.at
-        if not paid:
-            state, why = policy.DEAD, policy.BY_BUDGET
-    s.due, s.gap = due, gap
-    if state != policy.WAITING:
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, state, why)
-    return state
-
-
-def poll(
-    slots: Any, run: Any, settings: Any, receivers: Any, members: Any, condition: Any,
-    o_first: Any, o_start: Any, o_end: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any, attempts: Any,
-    polls: Any, member: int,
-) -> None:  # fmt: skip
-    """An endpoint fetches what waits for it, unless it is out."""
-    now = run.now
-    outages = Outages(o_first[member], o_start, o_end)
-    if receiver.any_outage(receivers[members[member].receiver], outages, now):
-        return
-    returned = 0
-    slot = condition[member].mail
-    condition[member].mail = NONE
-    row = run.polls_out
-    run.polls_out += 1
-    while slot != NONE:
-        s = slots[slot]
-        following = s.next
-        s.attempts = 1
-        s.flags &= ~QUEUED
-        if settings.tracing != 0:
-            at = run.attempts_out
-            attempts[at, 0], attempts[at, 1], attempts[at, 2], attempts[at, 3] = s.number, 1, 0, s.created
-            attempts[at, 4], attempts[at, 5], attempts[at, 6] = now, now, policy.DELIVERED
-            attempts[at, 7], attempts[at, 8], attempts[at, 9] = receiver.OK, now, now
-            attempts[at, 10] = POLL if now > s.created else 0
-        run.attempts_out += 1
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.STATE_DELIVERED, 0)
-        returned += 1
-        slot = following
-    if settings.tracing != 0:
-        polls[row, 0], polls[row, 1], polls[row, 2] = member, now, returned
 
 
 # --------------------------------------------------------------------------- dispatch
@@ -632,15 +394,7 @@ def advance(
 
 
 COMPILABLE = (
-    unsigned,
-    record,
-    settle,
-    luck,
     create,
-    begin,
-    finish,
-    decide,
-    poll,
     next_to_start,
     start_or_park,
 )

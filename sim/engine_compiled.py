@@ -13,7 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from sim import advice, compiled_dispatch, compiled_loop, compiled_queues, dice, jit, policy, receiver
+from sim import (
+    advice,
+    compiled_attempts,
+    compiled_dispatch,
+    compiled_loop,
+    compiled_queues,
+    dice,
+    jit,
+    policy,
+    receiver,
+)
 from sim import compiled_records as records
 from sim.errors import ScenarioError
 from sim.model import STANDSTILL, Model
@@ -33,7 +43,8 @@ SIZES = {"faults": 4, "latencies": 4, "points": 64, "runs": 16, "rules": 8}
 
 The sizes are part of the types that machine code is made for, so they come in few classes."""
 
-jit.share(*compiled_queues.COMPILABLE, *compiled_dispatch.COMPILABLE, *compiled_loop.COMPILABLE)
+jit.share(*compiled_queues.COMPILABLE, *compiled_dispatch.COMPILABLE)
+jit.share(*compiled_attempts.COMPILABLE, *compiled_loop.COMPILABLE)
 
 
 @functools.cache
@@ -52,9 +63,26 @@ def refuses(model: Model, own_receivers: bool) -> str:
         return "receivers given as Python objects"
     if model.scenario.dispatcher.discipline == "per_tier":
         for name, rules in zip(model.policy_names, model.policies, strict=True):
-            if rules.run_ends[-1] > MOST_TIERS:
+            if reachable_attempts(rules, model.end) > MOST_TIERS:
                 return f"per_tier with more than {MOST_TIERS} tiers (policy {name})"
     return ""
+
+
+def reachable_attempts(rules: Policy, end: int) -> int:
+    """An upper bound of the attempts that one delivery can make until ``end``: gaps take their time."""
+    least = {policy.NO_JITTER: 1.0, policy.ADDITIVE: 1.0, policy.EQUAL: 0.5}.get(rules.jitter, 0.0)
+    if rules.jitter == policy.PLUS_MINUS:
+        least = 1.0 - rules.jitter_amount
+    if rules.retry_after in (policy.CLAMP_MULTIPLES, policy.CLAMP_DURATIONS):
+        least = 0.0  # what a receiver asks for may be shorter than the gap
+    attempts, passed = 0, 0.0
+    for last, gap in zip(rules.run_ends, rules.run_gaps, strict=True):
+        shortest = least * gap
+        fit = last - attempts if shortest <= 0 else min(last - attempts, int((end - passed) // shortest) + 1)
+        if fit < last - attempts:
+            return attempts + max(fit, 0) + 1
+        attempts, passed = last, passed + shortest * fit
+    return attempts
 
 
 # --------------------------------------------------------------------------- records
@@ -271,7 +299,9 @@ class _Run:
         self.workers = np.zeros((0, 2), dtype=np.int64)
         tiers: list[int] = []
         if per_tier:
-            self.most_tiers = max((rules.run_ends[-1] for rules in model.policies), default=1)
+            self.most_tiers = max(
+                (reachable_attempts(rules, model.end) for rules in model.policies), default=1
+            )
             tiers = [model.tier_workers(n + 1) for _ in model.policies for n in range(self.most_tiers)]
         elif lanes is None:
             steps = model.workers_at()

@@ -45,6 +45,7 @@ FORGOTTEN_AFTER_S = 30 * 86_400.0
 """Cache folders of other versions are removed when unused for so long."""
 
 SOURCES = (
+    "compiled_attempts",
     "compiled_dispatch",
     "compiled_loop",
     "compiled_queues",

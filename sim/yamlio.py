@@ -164,7 +164,7 @@ def _explained(error: yaml.MarkedYAMLError, lines: list[str]) -> str:
         before = max((i for i in range(min(here, len(lines))) if lines[i].strip()), default=here)
         if slip := _unspaced(before, lines):
             return slip
-        if ": " not in lines[here][: mark.column]:  # the first colon of its line
+        if ": " not in "".join(lines[here : here + 1])[: mark.column]:  # the first colon of its line
             return _misplaced(here, lines)
     if "expected <block end>" in problem or "expected '<document start>'" in problem:
         return _misplaced(here, lines)
@@ -200,7 +200,7 @@ def _meant(error: yaml.MarkedYAMLError, problem: str) -> str:
 
 
 def _source(number: int, lines: list[str]) -> str:
-    return shown(lines[number].strip()) if number < len(lines) else "the end"
+    return f"'{shown(lines[number].strip())}'" if number < len(lines) else "the end"
 
 
 def _unspaced(number: int, lines: list[str]) -> str:

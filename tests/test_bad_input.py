@@ -119,6 +119,9 @@ BAD_LEAVES = [
     ("receivers/r/faults", [{"outage": {"windows": [["2h", "3h"]], "how": {"refuse": False}}}], "receivers.r.faults.0.outage.how.refuse is false; must be true, or better: write the word alone"),
     ("receivers/r/faults", [{"outage": {"windows": [["2h", "3h"]], "scope": "together"}}], "must be each or all together; did you mean all together?"),
     ("endpoints/e/mode", "pull", "endpoints.e.mode is pull; must be push, or a mapping such as {poll: {every: 60s}}"),
+    # a key and its value in one word
+    ("producers/p/arrivals", "poisson:5/s", "producers.p.arrivals is poisson:5/s; must be a mapping with some of the keys constant, poisson, bursts, daily, ramp, at, replay; poisson: has no space after the colon"),
+    ("dispatcher", {"workers:8": None}, "dispatcher.workers:8 is empty; is no key; write a space after the colon of workers:"),
     # types
     ("producers", ["p"], "producers is [p]; must be a mapping (name: value)"),
     ("producers", {}, "producers is {}; must have at least one entry"),
@@ -143,6 +146,7 @@ BAD_LEAVES = [
     ("receivers/r/latency", 5, "receivers.r.latency is 5; has no unit; write 5s, 5ms or 5h"),
     ("receivers/r/faults", {"error": {"probability": "1%"}}, "receivers.r.faults is {error: {probability: 1%}}; must be a list"),
     ("dispatcher/workers", "many", "dispatcher.workers is many; must be a whole number of at least 1, unlimited, a list of [from, n] (shared)"),
+    ("dispatcher/workers", "unlimitd", "for each tier (per_tier); did you mean unlimited?"),
     ("dispatcher/workers", 0, "dispatcher.workers is 0; must be a whole number of at least 1,"),
     ("dispatcher/workers", [["1h", 4]], "dispatcher.workers.0 is [1h, 4]; must start at 0s"),
     ("dispatcher/workers", [["0s", 4], ["0s", 8]], "dispatcher.workers.1 is [0s, 8]; must start later than the one before it"),
@@ -346,6 +350,7 @@ BAD_OVERRIDES = [
     ("policies..timeout=5s", "must be PATH=VALUE"),
     ('policies."m.timeout=5s', "must be PATH=VALUE"),
     ("horizon=[", "line 1, column 2: while parsing a flow node"),
+    ("horizon=[1", "a comma or ] is missing: the [ of line 1, column 1 is still open"),
     ("horizon=5", "horizon is 5; has no unit"),
     ("horizn=5h", "horizn is 5h; is not a key here; did you mean horizon?"),
     ("policies.m.schedule.2=5m", "--set policies.m.schedule.2: '2' must be a position from 0 to 1"),

@@ -19,7 +19,7 @@ import typer.testing
 
 import sim
 from loadtest.cli import app, main
-from sim import catalogue, presets, shown
+from sim import catalogue, presets, shown, tables
 
 HOOKLAB = str(Path(sys.executable).with_name("hooklab"))
 HEAVY = ("pandas", "numpy", "numba", "scipy", "pydantic", "yaml", "matplotlib", "simpy", "locust", "pyarrow")
@@ -102,9 +102,10 @@ def test_json_is_all_that_stands_on_stdout(tiny: str) -> None:
     assert (result["scenario"], result["seed"]) == ("tiny", 7)
     assert "\x1b" not in done.stderr
     assert "\r" not in done.stderr
-    repeat, warning = done.stderr.splitlines()
+    repeat, warning, took = done.stderr.splitlines()
     assert repeat.startswith("repeat with: hooklab run ")
     assert warning == f"warning: {result['warnings'][0]}"
+    assert took.startswith("took ")
 
 
 def test_a_misspelled_key_is_told_with_the_nearest(tmp_path: Path) -> None:
@@ -163,7 +164,7 @@ def test_the_table_shows_header_and_figures(tiny: str, hooklab: Callable[..., tu
     lines = out.splitlines()
     assert code == 0
     assert lines[0] == "tiny: Does a second attempt help?"
-    assert re.fullmatch(r"seed 7, \w+ engine, [\d,]+ attempts in .* \([\d,]+ attempts/s\)", lines[1])
+    assert re.fullmatch(r"seed 7, [\d,]+ attempts, \w+ engine [\d.]+ m?s \([\d,]+ attempts/s\)", lines[1])
     assert [line for line in lines if line in ("delivery", "load", "order and duplicates")] == [
         "delivery",
         "load",
@@ -171,7 +172,9 @@ def test_the_table_shows_header_and_figures(tiny: str, hooklab: Callable[..., tu
     ]
     delivered = next(line for line in lines if line.endswith("  delivered_share"))
     assert re.fullmatch(r"  delivered +[\d.]+ %  delivered_share", delivered)
-    assert err == f"repeat with: hooklab run {tiny} --seed 7\n"
+    repeat, took = err.splitlines()
+    assert repeat == f"repeat with: hooklab run {tiny} --seed 7"
+    assert re.fullmatch(r"took [\d.]+ (ms|s|min) in all", took)
     assert "endpoint group" not in out
 
 
@@ -232,6 +235,28 @@ def test_a_terminal_sees_progress_on_stderr(
     assert "working out figures" in err
 
 
+def test_no_bar_stands_at_its_end(
+    tiny: str, hooklab: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While figures are worked out, and while the run drains, a spinner turns instead of a full bar."""
+    as_terminal(monkeypatch)
+    run = sim.run
+
+    def told(*arguments: object, progress: Callable[[float], None], **options: object) -> object:
+        for share in (0.5, 1.0):
+            progress(share)
+            time.sleep(0.25)  # the terminal is drawn ten times a second
+        return run(*arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(sim, "run", told, raising=False)
+    _, _, err = hooklab("run", tiny, "--json")
+    lines = re.split(r"[\r\n]", re.sub(r"\x1b\[[\d;?]*\w", "", err))
+    assert any("simulating" in line and "50%" in line for line in lines)
+    assert any("draining" in line for line in lines)
+    assert not any("%" in line for line in lines if "draining" in line or "working out" in line)
+    assert "100%" not in err
+
+
 def test_the_first_run_says_that_it_compiles(
     tiny: str, hooklab: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -258,6 +283,7 @@ BAD_CALLS = [
     (["run", "{tiny}", "--seed", "-1"], "seed is -1"),
     (["run", "{tiny}", "--seed", "x"], "--seed"),
     (["run", "{tiny}", "--format", "csv"], "it needs --out"),
+    (["run", "{tiny}", "--format", "tsv"], "format is tsv; must be parquet or csv"),
     (["run", "{tiny}", "--format", "tsv", "--out", "{tiny}.d"], "format is tsv; must be parquet or csv"),
     (["run"], "scenario"),
     (["run", "{tiny}", "--sed", "3"], "--sed"),
@@ -265,6 +291,8 @@ BAD_CALLS = [
     (["policies", "strpe"], "did you mean stripe?"),
     (["policies", "stripe", "more"], "more"),
     (["scenarios", "dreamcas"], "did you mean dreamkas?"),
+    (["receivers", "flakey"], "did you mean flaky?"),
+    (["figures", "lost_shar"], "did you mean lost_share?"),
 ]
 
 
@@ -277,6 +305,22 @@ def test_bad_input_is_exit_code_2(
     assert (code, out) == (2, "")
     (line, *_) = [line for line in err.splitlines() if line.startswith("error: ")]
     assert told in line
+    assert "repeat with" not in err  # there is nothing to repeat
+
+
+def test_of_many_problems_the_first_are_told(
+    tmp_path: Path, hooklab: Callable[..., tuple[int, str, str]]
+) -> None:
+    """A file that is no scenario at all gives twenty lines and a count of the rest."""
+    path = tmp_path / "other.yaml"
+    path.write_text("".join(f"service{i}: {{image: web}}\n" for i in range(500)), encoding="utf-8")
+    code, out, err = hooklab("run", str(path))
+    *errors, rest = err.splitlines()
+    assert (code, out, len(errors)) == (2, "", 20)
+    assert all(line.startswith("error: ") for line in errors)
+    count = re.fullmatch(r"… and (\d+) more", rest)
+    assert count is not None
+    assert int(count[1]) >= 480
 
 
 def test_a_name_that_is_nearly_a_scenario_is_told(hooklab: Callable[..., tuple[int, str, str]]) -> None:
@@ -301,6 +345,24 @@ def test_a_folder_of_others_is_refused_before_the_run(
     assert (code, printed) == (2, "")
     assert err.startswith(f"error: out {out} is not empty and was not written by hooklab")
     assert [path.name for path in out.iterdir()] == ["chapter1.txt"]
+
+
+def test_a_folder_with_a_users_files_is_refused_before_the_run(
+    tiny: str,
+    tmp_path: Path,
+    hooklab: Callable[..., tuple[int, str, str]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Notes in the folder of an earlier run are named at once, with what to do, and stay."""
+    monkeypatch.setattr(sim, "run", lambda *_, **__: pytest.fail("it ran"), raising=False)
+    out = tmp_path / "out"
+    out.mkdir()
+    for name in (".hooklab", "metrics.json", "notes.md"):
+        (out / name).touch()
+    code, printed, err = hooklab("run", tiny, "--out", str(out))
+    assert (code, printed) == (2, "")
+    assert err.startswith(f"error: out {out} holds what hooklab did not write (notes.md): move it elsewhere")
+    assert sorted(path.name for path in out.iterdir()) == [".hooklab", "metrics.json", "notes.md"]
 
 
 def test_a_disk_that_fills_up_is_told(
@@ -329,8 +391,125 @@ def test_a_run_into_a_folder_says_where_it_is(
     code, printed, err = hooklab("run", tiny, "--json", "--out", str(out), "--format", "csv")
     assert code == 0
     assert json.loads((out / "metrics.json").read_text(encoding="utf-8")) == json.loads(printed)
-    assert err.endswith(f"written to {out}\n")
+    assert err.splitlines()[-2] == f"written to {out}"
     assert (out / "attempts.csv").is_file()
+
+
+# --------------------------------------------------------------------------- which figures are shown
+
+CONDITIONAL = ("expired_share", "backlog_bytes_max", "api_calls_per_s", "empty_poll_share", "newer_share")
+
+
+def test_figures_that_say_nothing_are_left_out(
+    tiny: str, hooklab: Callable[..., tuple[int, str, str]]
+) -> None:
+    """Bytes, calls, polls, expiry and the age of data have rows only in runs that they are about."""
+    _, out, _ = hooklab("run", tiny)
+    assert not any(name in out for name in (*CONDITIONAL, "stale_share"))
+    _, out, _ = hooklab(
+        *("run", tiny, "--set", "policies.mine.max_age=2s", "--set", "dispatcher.queue_holds=id"),
+        *("--set", "dispatcher.message=thin", "--set", "producers.shop.objects={updated_every: 1s}"),
+        *("--set", "endpoints.pollers={receiver: flaky, mode: {poll: {every: 10s}}}"),
+    )
+    assert all(name in out for name in CONDITIONAL)
+    assert "effects" in out[out.index("endpoint group") :].splitlines()[0]
+
+
+DRAINS = [
+    # the fault, what stands where the time would
+    ("{error: {probability: 10%}}", "no outage"),
+    ("{outage: {windows: [[60s, 10d]], how: hang}}", "never"),
+    ("{outage: {windows: [[60s, 70s]], how: refuse}}", r"[\d.]+ m?s"),
+]
+
+
+@pytest.mark.parametrize(("fault", "told"), DRAINS)
+def test_why_there_is_no_drain_is_told(
+    fault: str, told: str, tiny: str, hooklab: Callable[..., tuple[int, str, str]]
+) -> None:
+    """A run without an outage and one that never recovers are not the same dash."""
+    _, out, _ = hooklab("run", tiny, "--set", f"receivers.flaky.faults=[{fault}]")
+    assert re.search(rf"drain after the last outage +{told}  drain_s", out)
+
+
+def test_a_bundled_scenario_says_where_to_go_on(hooklab: Callable[..., tuple[int, str, str]]) -> None:
+    """Its file has the questions to ask next, and people are told so."""
+    short = ("--set", "horizon=1m")
+    _, _, err = hooklab("run", "timepad", *short)
+    assert "what to try next: hooklab scenarios timepad" in err.splitlines()
+    _, _, err = hooklab("run", "timepad", *short, "--json")
+    assert "what to try next" not in err
+
+
+# --------------------------------------------------------------------------- narrow terminals
+
+
+def plain(text: str) -> str:
+    """What a terminal shows of a text with colours."""
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
+@pytest.fixture
+def on_terminal(
+    hooklab: Callable[..., tuple[int, str, str]], monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., list[str]]:
+    """The lines that the command shows on a terminal of so many columns."""
+
+    def call(columns: int, *words: str) -> list[str]:
+        stdout = sys.stdout
+        monkeypatch.setenv("COLUMNS", str(columns))
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.setattr(type(stdout), "isatty", lambda stream: stream is sys.stdout)
+        code, out, _ = hooklab(*words)
+        assert code == 0
+        return plain(out).splitlines()
+
+    return call
+
+
+@pytest.mark.parametrize("columns", [60, 80, 140])
+def test_no_digit_of_a_run_is_cut(columns: int, tiny: str, on_terminal: Callable[..., list[str]]) -> None:
+    """Every figure of the run and of each endpoint group is whole at any width, and no line is too long."""
+    second = "endpoints.a-group-with-a-long-name={policy: mine, receiver: flaky}"
+    lines = on_terminal(columns, "run", tiny, "--set", second)
+    result = sim.run(tiny, overrides=[second])
+    assert max(len(line.rstrip()) for line in lines) <= columns
+    text = " ".join(" ".join(lines).split())
+    assert "…" not in text
+    for names in tables.FIGURES.values():
+        for label, name in names.items():
+            if name not in tables.SAYS_SOMETHING and name != "drain_s":
+                assert f"{label} {shown.shown(name, result.metrics[name])}" in text
+    groups = result.metrics_by("endpoint").to_dict("index")
+    for group in ("shops", "a-group-with-a-long-name"):
+        cells = [shown.shown(name, groups[group][name]) for name in tables.GROUP_FIGURES.values()]
+        pairs = [f"{head} {cell}" for head, cell in zip(tables.GROUP_FIGURES, cells, strict=True)]
+        assert " ".join([group, *(cells if columns == 140 else pairs)]) in text
+
+
+def test_a_label_that_goes_on_is_indented(tiny: str, on_terminal: Callable[..., list[str]]) -> None:
+    """On a very narrow terminal the second line of a label does not look like a heading."""
+    lines = on_terminal(36, "run", tiny)
+    known = {"delivery", "load", "order and duplicates"}
+    assert [line.strip() for line in lines[lines.index("delivery") :] if re.match(r"\w", line)] == [
+        heading for heading in tables.FIGURES if heading in known
+    ]
+
+
+@pytest.mark.parametrize("columns", [60, 80, 120])
+def test_every_width_shows_how_certain_a_policy_is(
+    columns: int, on_terminal: Callable[..., list[str]]
+) -> None:
+    """The list of policies keeps attempts, horizon, timeout and certainty of each at any width."""
+    lines = on_terminal(columns, "policies")
+    assert max(len(line.rstrip()) for line in lines) <= columns
+    text = " ".join(" ".join(lines).split())
+    assert "gaps are" in text
+    if columns < tables.WIDE:
+        assert "svix 0s 5s 5m 30m 2h 5h 10h ×2, jitter plus minus attempts 8 horizon 27.6 h timeout" in text
+        assert len(re.findall(r"gaps are [a-z]", text)) == len(presets.names("policies"))
+    else:
+        assert re.search(r"dreamkas \* .* 5 27.3 h 30s assumed", text)
 
 
 # --------------------------------------------------------------------------- policies, scenarios, schema
@@ -439,6 +618,80 @@ def test_scenarios_are_listed_with_their_questions(hooklab: Callable[..., tuple[
     assert list(json.loads(out)["scenarios"]) == presets.names("scenarios")
     for name in presets.names("scenarios"):
         assert hooklab("scenarios", name)[1] == presets.text("scenarios", name)
+
+
+def test_receivers_are_listed_and_printed(hooklab: Callable[..., tuple[int, str, str]]) -> None:
+    """Each bundled receiver has a line with its title; by name its file is printed as it is, or as JSON."""
+    code, out, _ = hooklab("receivers")
+    assert code == 0
+    assert [line.split()[0] for line in out.splitlines()[1:]] == presets.names("receivers")
+    assert list(json.loads(hooklab("receivers", "--json")[1])["receivers"]) == presets.names("receivers")
+    for name in presets.names("receivers"):
+        assert hooklab("receivers", name)[1] == presets.text("receivers", name)
+        assert {"name", "title", "notes", "receiver"} <= set(
+            json.loads(hooklab("receivers", name, "--json")[1])
+        )
+
+
+def test_every_figure_has_a_meaning(tiny: str, hooklab: Callable[..., tuple[int, str, str]]) -> None:
+    """The figures of a run and the table of meanings are the same, in the same order."""
+    named = [shown.entry_of(name) for name in sim.run(tiny).metrics]
+    assert list(dict.fromkeys(named)) == list(shown.MEANINGS)
+    assert shown.entry_of("within_share{10s}") == "within_share{…}"
+    shown_names = {name for names in tables.FIGURES.values() for name in names.values()}
+    assert all(shown.entry_of(name) in shown.MEANINGS for name in shown_names)
+    _, out, _ = hooklab("figures")
+    assert [line.split()[0] for line in out.splitlines()[1:]] == list(shown.MEANINGS)
+    listed = json.loads(hooklab("figures", "--json")[1])["figures"]
+    assert {name: entry["meaning"] for name, entry in listed.items()} == shown.MEANINGS
+    one = json.loads(hooklab("figures", "drain_s", "--json")[1])["figures"]
+    assert one == {"drain_s": {"unit": "s", "meaning": shown.MEANINGS["drain_s"]}}
+    assert "first processing" in hooklab("figures", "delivery_latency_s_p99")[1]
+
+
+UNITS = [
+    # name, its unit in JSON
+    ("lost_share", "share"),
+    ("worker_utilization", "share"),
+    (f"queue_wait_s_{shown.SPREAD}", "s"),
+    ("queue_wait_s_p99", "s"),
+    ("drain_s", "s"),
+    ("attempts_per_s_max", "1/s"),  # a rate, not a time
+    ("egress_bytes_per_s", "B/s"),
+    ("backlog_bytes_max", "B"),
+    ("attempts_per_delivery", "ratio"),
+    ("backlog_max", "count"),
+]
+
+
+@pytest.mark.parametrize(("name", "unit"), UNITS)
+def test_figures_have_units(name: str, unit: str) -> None:
+    """A unit follows from the name."""
+    assert shown.unit(name) == unit
+
+
+def test_version_and_short_help(hooklab: Callable[..., tuple[int, str, str]]) -> None:
+    """``--version`` prints one line, and ``-h`` is ``--help``, of a command too."""
+    code, out, err = hooklab("--version")
+    assert (code, err) == (0, "")
+    assert re.fullmatch(r"hooklab \d+\.\d+\.\d+\S*\n", out)
+    assert hooklab("-h") == hooklab("--help")
+    assert "--seed" in hooklab("run", "-h")[1]
+
+
+def test_a_closed_stdout_is_no_crash() -> None:
+    """With stdout or stderr closed what would go there is lost, as it is with ``print``, and nothing breaks."""
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" policies >&-', HOOKLAB], stderr=subprocess.PIPE, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    done = subprocess.run(
+        ["/bin/sh", "-c", '"$0" policies no-such 2>&-', HOOKLAB],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
 
 
 def test_the_schema_is_json_with_durations_as_written(
