@@ -12,8 +12,9 @@ setup: .venv/.ready ## make the environment in .venv (once; again when pins chan
 
 .venv/.ready: pyproject.toml .ci/constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "hooklab needs Python 3.11 or newer; try: make PYTHON=python3.12 setup")'
-	$(PYTHON) -m venv --clear .venv
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
+	@echo 'making .venv and installing into it: a minute or two, once'
+	@$(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c .ci/constraints.txt -e '.[dev]'
 	@touch $@
 
 demo: setup ## simulate the dreamkas scenario, print its table, draw its picture into .demo/
@@ -36,6 +37,7 @@ format: setup ## rewrite the code in the project's format
 
 bench: setup ## benchmarks: ratios measured side by side in one run
 	$(BIN)/python tests/bench/engines.py
+	$(BIN)/python tests/bench/startup.py
 
 loadtest: setup ## load tests: not built yet
 	@echo 'The load-test harness is not part of this version; see CHANGELOG.md.' >&2; exit 1

@@ -116,10 +116,10 @@ class Block(BaseModel):
         if isinstance(data, BaseModel):
             return handler(data)
         if not isinstance(data, dict):
-            rule = cls.forms or f"must be a mapping with some of the keys {', '.join(cls._keys())}"
+            forms = cls.forms or f"must be a mapping with some of the keys {', '.join(cls._keys())}"
             key, colon, rest = data.partition(":") if isinstance(data, str) else ("", "", "")
             unspaced = colon and key in cls._keys() and rest[:1].strip()
-            raise wrong(rule + (f"; {key}: has no space after the colon" if unspaced else ""))
+            raise wrong(forms + (f"; {key}: has no space after the colon" if unspaced else ""))
         known = cls._keys()
         unknown = [key for key in data if key not in known]
         if not unknown:

@@ -267,9 +267,9 @@ def _progress() -> Iterator[Callable[[str, float | None], None]]:
         def show(what: str, share: float | None) -> None:
             known = share is not None and share < 1
             progress.columns = bar if known else spinner
-            # a share is one of the horizon; the drain after it has no known end
-            doing = what if share is None or known else "draining"
-            progress.update(task, description=doing, completed=share if known else 0.0)
+            # a share is one of the horizon; the drain and the tables after it have no known end
+            doing = what if share is None or known else "finishing"
+            progress.update(task, description=doing, completed=min(share, 0.99) if share is not None else 0.0)
 
         if _compiles_first():
             show("compiling (once)", None)

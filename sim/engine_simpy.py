@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Generator, Mapping
+from typing import cast
 
 import numpy as np
 import simpy
@@ -19,7 +20,7 @@ import simpy
 from sim import clock, dice, jit, policy, receiver
 from sim.clock import Clock
 from sim.dispatch import CAUSES, Delivery, Dispatcher, Endpoint
-from sim.errors import ScenarioError
+from sim.errors import ScenarioError, shown
 from sim.model import STANDSTILL, Member, Model
 from sim.receiver import NEVER
 from sim.trace import (
@@ -346,12 +347,23 @@ def _rows(flat: array[int], columns: tuple[str, ...]) -> Ints:
     return np.array(flat, dtype=np.int64).reshape(-1, len(columns))
 
 
+_RECEIVER_RULE = "must have a method receive(request) giving a sim.Reply, or make such an object of a name"
+
+
 def _own_receiver(model: Model, member: Member, given: UserReceivers) -> UserReceiver | None:
     """A user's receiver for an endpoint, by its receiver's name or its group's; a factory makes one each."""
     own = given.get(model.receiver_names[member.receiver], given.get(member.group))
-    if own is None or (hasattr(own, "receive") and not isinstance(own, type)):
-        return own
+    if own is None:
+        return None
+    if not isinstance(own, type) and callable(getattr(own, "receive", None)):
+        return cast("UserReceiver", own)
+    name = model.receiver_names[member.receiver]
+    who = f"receivers: the one for {name if name in given else member.group}"
+    if not callable(own) or (isinstance(own, type) and not hasattr(own, "receive")):
+        raise ScenarioError(f"{who} {_RECEIVER_RULE}; {shown(own)} is neither")
     made: UserReceiver = own(member.name)
+    if not callable(getattr(made, "receive", None)):
+        raise ScenarioError(f"{who} {_RECEIVER_RULE}; it made {'None' if made is None else shown(made)}")
     return made
 
 

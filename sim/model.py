@@ -17,7 +17,7 @@ from sim.blocks import Distribution
 from sim.blocks_dispatcher import Endpoint
 from sim.blocks_policy import PolicyBlock
 from sim.blocks_world import ErrorFault, Outage, Producer, ReceiverBlock
-from sim.errors import Problem, ScenarioError
+from sim.errors import Problem, ScenarioError, path_of
 from sim.fields import parse_codes
 from sim.policy import FOREVER, Policy
 from sim.receiver import Outages, RandomOutage, Receiver
@@ -244,7 +244,10 @@ def _source(
     """The producer as numbers, its event types, and its recorded keys if it has them."""
     recorded = None
     if own is not None:
-        recorded = workload.listed(own, horizon)
+        recorded = workload.listed(own, horizon, path_of(["arrivals", name]))
+        if recorded.types and producer.batch:
+            rule = f"must be times only: {path_of(['producers', name, 'batch'])} says which types each change emits"
+            raise ScenarioError([Problem(path_of(["arrivals", name]), None, rule)])
     elif producer.arrivals.replay is not None:
         recorded = workload.read_arrivals(producer.arrivals.replay, scenario.folder, f"producers.{name}")
     types = tuple(producer.events or producer.batch or (DEFAULT_EVENT_TYPE,))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import html
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import Problem, ScenarioError
+from sim.fields import parse_whole
 from sim.scenario import Scenario, load
 from sim.shown import shown
 
@@ -178,17 +179,37 @@ def run(
         raise ScenarioError([Problem("engine", engine, f"must be one of {', '.join(ENGINES)}")])
     if stream:
         raise ScenarioError("stream is not part of this version")
+    if seed is not None:
+        try:
+            seed = parse_whole(seed, 0, 2**64 - 1)
+        except ValueError as error:
+            raise ScenarioError([Problem("seed", seed, str(error))]) from None
+    if arrivals is not None and not isinstance(arrivals, Mapping):
+        raise ScenarioError([Problem("arrivals", arrivals, "must map producers to times in seconds")])
     loaded = load(scenario, overrides)
     from sim import model, trace
 
     built = model.build(loaded, seed, arrivals)
-    warnings = loaded.warnings()
+    warnings = (*loaded.warnings(), *_unheard(built, arrivals or {}))
     tell = None if progress is None else (lambda now: progress(min(now / built.horizon, 1.0)))
     chosen, go = _engine(engine, built, receivers)
     begun = time.perf_counter()
     columns = go(tell)
     wall_s = time.perf_counter() - begun
+    if progress is not None:
+        progress(1.0)  # the tables are still to be built
     return Result(loaded, trace.build(built, columns, chosen), wall_s, warnings)
+
+
+def _unheard(built: Model, arrivals: Mapping[str, Iterable[Any]]) -> Iterator[str]:
+    """Event types of a user's own arrivals that nobody subscribes to."""
+    for name, codes, fan_out in zip(built.producers, built.type_codes, built.fan_out, strict=True):
+        lost = [built.event_types[code] for code, to in zip(codes, fan_out, strict=True) if not to]
+        if name in arrivals and lost:
+            yield (
+                f"arrivals.{name} has events of the type {', '.join(lost[:8])}{', …' if len(lost) > 8 else ''}, "
+                "which no endpoint subscribes to; they are delivered to nobody"
+            )
 
 
 def _engine(

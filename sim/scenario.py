@@ -73,6 +73,13 @@ class Scenario(Block):
     _folder: Path = PrivateAttr(default=Path())
     _replaced: frozenset[str] = PrivateAttr(default=frozenset())
 
+    def __eq__(self, other: object) -> bool:
+        """Equal if they say the same; where a file lies is no part of it."""
+        return isinstance(other, Scenario) and self.to_mapping() == other.to_mapping()
+
+    def __hash__(self) -> int:
+        return hash(self.to_yaml())
+
     @property
     def folder(self) -> Path:
         """Where relative paths of replay files start: the folder of the scenario file."""
@@ -148,8 +155,8 @@ class Scenario(Block):
         return _validated(scaled.to_mapping(), self.folder, self.name, self._replaced)
 
     def with_overrides(self, overrides: Iterable[str]) -> Scenario:
-        """A copy with leaves replaced by ``path=value`` texts, as ``--set`` takes them."""
-        overrides = list(overrides)
+        """A copy with leaves replaced by ``path=value`` texts, or one, as ``--set`` takes them."""
+        overrides = [overrides] if isinstance(overrides, str) else list(overrides)
         data = self.to_mapping()
         for text in overrides:
             section, *inner = split(text)[0]
@@ -202,7 +209,7 @@ def load(source: str | Path | Mapping[str, Any] | Scenario, overrides: Iterable[
         raise ScenarioError(f"{found} must have at least horizon, producers, endpoints and receivers", name)
     plain: dict[str, Any] = _plain(data, name)
     named = frozenset(_paths(_references(_groups(plain))))
-    for text in overrides:
+    for text in [overrides] if isinstance(overrides, str) else overrides:
         override(plain, text)
     plain.setdefault("name", Path(name).stem)
     return _validated(_complete(plain, name), folder, name, named)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sim import presets, yamlio
 from sim.blocks_world import ReceiverBlock
-from sim.errors import ScenarioError, nearest, path_of, shown
+from sim.errors import Problem, ScenarioError, nearest, path_of, shown
 
 SECTIONS = ("producers", "endpoints", "policies", "receivers")
 """Sections that map names to blocks."""
@@ -24,6 +24,10 @@ def split(text: str) -> tuple[list[str], str]:
     Raises:
         ScenarioError: it is not of that form.
     """
+    if not isinstance(text, str):
+        raise ScenarioError(
+            [Problem("overrides", text, "must be PATH=VALUE texts, such as policies.mine.timeout=3s")]
+        )
     match = _OVERRIDE.fullmatch(text)
     if match is not None and (
         position := re.search(r"([^.\[\]]+)\[(\d+)\]", _QUOTED.sub("", text).partition("=")[0])

@@ -90,7 +90,7 @@ def write(parts: Iterable[RenderableType]) -> None:
     console = _console(_width())
     with console.capture() as captured:
         for part in parts:
-            console.print(part, soft_wrap=isinstance(part, Text))
+            console.print(part, soft_wrap=isinstance(part, Text) and bool(part.no_wrap))
     text = captured.get()
     sys.stdout.write(text if sys.stdout.isatty() else "\n".join(line.rstrip() for line in text.split("\n")))
 
@@ -171,7 +171,10 @@ def _figure(result: Result, name: str) -> str:
     """A figure of a run; where it does not exist and there is a reason to tell, the reason."""
     value = result.metrics[name]
     if name == "drain_s" and math.isnan(value):
-        return "no outage" if result.trace.meta["last_outage_s"] is None else "never"
+        if result.trace.meta["last_outage_s"] is not None:
+            return "never"
+        faults = [fault for receiver in result.scenario.receivers.values() for fault in receiver.faults]
+        return "no outage ended" if any(fault.outage for fault in faults) else "no outage"
     return shown(name, value)
 
 
@@ -296,7 +299,8 @@ def of_policy(entry: PolicyEntry) -> list[RenderableType]:
         ("sources", [f"{source['url']} ({source['note']})" for source in file["sources"]]),
     ):
         parts += [Text(""), Text(heading, "bold")]
-        parts += [Text(f"- {line}") for line in lines] or [Text("- none")]
+        # an address must stay whole to be followed: the terminal wraps it
+        parts += [Text(f"- {line}", no_wrap=heading == "sources") for line in lines] or [Text("- none")]
     return parts
 
 

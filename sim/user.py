@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 from typing import Protocol
 
-from sim.errors import ScenarioError
+from sim.errors import ScenarioError, shown
 from sim.policy import NO_ANSWER
 from sim.receiver import NEVER, Answer
 
@@ -50,8 +51,17 @@ def answer_of(reply: Reply, now: int) -> Answer:
     """A reply in the engine's numbers.
 
     Raises:
-        ScenarioError: a negative time or a status that is none.
+        ScenarioError: no reply, a time that is negative or none, or a status that is none.
     """
+    if not isinstance(reply, Reply):
+        raise ScenarioError(f"a receiver's receive gave {shown(reply)}; it must give a sim.Reply")
+    times = (reply.after_s, reply.processed_after_s, reply.retry_after_s)
+    if not all(isinstance(at, numbers.Real) or (at is None and i > 0) for i, at in enumerate(times)) or not (
+        reply.status is None or isinstance(reply.status, numbers.Integral)
+    ):
+        raise ScenarioError(
+            f"a receiver gave {reply}; times must be numbers of seconds, statuses whole numbers"
+        )
     processed = reply.processed_after_s
     if processed is None:
         processed = reply.after_s if reply.status is not None and 200 <= reply.status < 300 else math.inf
@@ -59,6 +69,7 @@ def answer_of(reply: Reply, now: int) -> Answer:
         not reply.after_s >= 0
         or not processed >= 0
         or not (reply.status is None or 100 <= reply.status <= 599)
+        or not (reply.retry_after_s is None or 0 <= reply.retry_after_s < math.inf)
     ):
         raise ScenarioError(
             f"a receiver gave {reply}; times must not be negative, statuses 100 to 599 or None"

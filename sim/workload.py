@@ -7,9 +7,12 @@ addresses (producer, i), so neither a second producer nor an endpoint changes it
 
 from __future__ import annotations
 
+import csv
 import functools
+import gzip
 import itertools
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -396,8 +399,22 @@ def _read_cached(file: str, changed_ns: int, columns: tuple[str, ...]) -> pd.Dat
         dtype=str,
         keep_default_na=False,
         skip_blank_lines=False,  # rows keep the numbers that an editor shows
+        index_col=False,  # or a first row that is longer than the header would move all values by one column
         usecols=lambda column: column in columns,
     )
+
+
+def _require_named(path: Path, file: str, where: str) -> None:
+    """Refuse a file whose first row has values beyond the header; those of later rows are left out."""
+    if path.suffix not in (".csv", ".gz"):
+        return
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "rt", encoding="utf-8-sig", newline="") as text:
+        rows = list(itertools.islice(csv.reader(text), 2))
+    header, first = rows if len(rows) == 2 else ([], [])
+    if any(value.strip() for value in first[len(header) :]):
+        counts = f"has {len(first)} columns and the header {len(header)}"
+        raise _bad_row(file, where, 0, f"{counts}; name them all, and put text with a comma in quotes")
 
 
 def _read_columns(file: str, folder: Path, columns: Sequence[str], where: str) -> pd.DataFrame:
@@ -420,10 +437,13 @@ def _read_columns(file: str, folder: Path, columns: Sequence[str], where: str) -
     for column in columns:
         if column not in frame.columns:
             with path.open("rb"):
-                header = pd.read_csv(path, nrows=0).columns
-            raise refuse(f"has no column {column!r} (it has {', '.join(map(str, header[:12]))})")
+                header = list(map(str, pd.read_csv(path, nrows=0).columns))
+            if len(header) == 1 and re.search(r"[;\t|]", header[0]):
+                raise refuse(f"has one column, {header[0]!r}; columns must be separated by commas")
+            raise refuse(f"has no column {column!r} (it has {', '.join(header[:12])})")
     if frame.empty:
         raise refuse("has no rows")
+    _require_named(path, file, where)
     return frame
 
 
@@ -454,10 +474,18 @@ def _times_ns(column: pd.Series[str], file: str, where: str) -> np.ndarray[Any, 
         values = moments.dt.as_unit("ns").astype("int64")
     if bad.any():
         row = bad[bad].index[0]
-        raise _bad_row(
-            file, where, row, f"has the time {column[row]!r}; it must be Unix seconds or an ISO time"
-        )
+        rule = f"has the time {column[row]!r}; it must be Unix seconds or an ISO time"
+        raise _bad_row(file, where, row, rule + _finer_unit(text[row]))
     return values.to_numpy()
+
+
+def _finer_unit(text: str) -> str:
+    """What to say of a time that would be one of our days if it were counted in a finer unit."""
+    match = re.fullmatch(r"(\d{12,20})(?:\.0*)?", text, re.ASCII)
+    for unit, per_s in (("milliseconds", 10**3), ("microseconds", 10**6), ("nanoseconds", 10**9)):
+        if match and 10**8 <= int(match[1]) / per_s < 10**10:
+            return f", and this looks like {unit}: divide the column by {per_s}"
+    return ""
 
 
 def _require_sorted(times: np.ndarray[Any, Any], file: str, where: str) -> None:
@@ -481,30 +509,38 @@ def _codes(
     return tuple(codes.tolist()), tuple(map(str, values))
 
 
-def listed(items: Iterable[Any], horizon: int) -> RecordedArrivals:
+_LISTED_RULE = "must be times in seconds from 0, in ascending order, or (time, type, key) tuples"
+
+
+def listed(items: Iterable[Any], horizon: int, path: str = "arrivals") -> RecordedArrivals:
     """Arrivals from a user's own object: times in s, or (time, type), or (time, type, key), ascending.
 
-    It is read until the horizon, so it may be endless.
+    It is read until the horizon, so it may be endless; ``path`` is what errors call it.
 
     Raises:
-        ScenarioError: times that fall, or types or keys given for some only.
+        ScenarioError: times that fall or are none, or types or keys given for some only.
     """
+    if not isinstance(items, Iterable):
+        raise ScenarioError([Problem(path, items, f"must be a list or generator; {_LISTED_RULE}")])
     times: list[int] = []
     labels: tuple[list[str], list[str]] = ([], [])
     for position, item in enumerate(items):
         parts = item if isinstance(item, tuple) else (item,)
-        at = round(float(parts[0]) * 1e9)
-        if at >= horizon:
+        try:
+            at_s = float(parts[0])
+        except (TypeError, ValueError, IndexError):
+            raise ScenarioError([Problem(f"{path}[{position}]", item, _LISTED_RULE)]) from None
+        if at_s * 1e9 >= horizon:
             break
+        at = round(at_s * 1e9) if at_s >= 0 else -1
         if at < 0 or (times and at < times[-1]):
-            rule = "must be times in seconds from 0, in ascending order"
-            raise ScenarioError([Problem(f"arrivals[{position}]", parts[0], rule)])
+            raise ScenarioError([Problem(f"{path}[{position}]", parts[0], _LISTED_RULE)])
         times.append(at)
         for column, label in zip(labels, parts[1:], strict=False):
             column.append(str(label))
     for column in labels:
         if column and len(column) != len(times):
-            raise ScenarioError("arrivals must all have a type (and a key), or none of them")
+            raise ScenarioError(f"{path} must all have a type (and a key), or none of them")
     kinds = list(dict.fromkeys(labels[0]))
     keys = list(dict.fromkeys(labels[1]))
     return RecordedArrivals(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -139,7 +140,7 @@ def test_each_tier_has_its_own_load() -> None:
     faults = [{"error": {"probability": "50%"}}]
     policies = {"m": {"schedule": ["0s", "1m", "1m"]}}
     dispatcher: dict[str, Any] = {"discipline": "per_tier", "workers": [4, 1]}
-    (text,) = warnings(receivers=receivers("3s", faults=faults), dispatcher=dispatcher, policies=policies)
+    _, text = warnings(receivers=receivers("3s", faults=faults), dispatcher=dispatcher, policies=policies)
     assert text.startswith(
         "dispatcher.workers is unstable: attempts keep 1.5 workers of tier 2 of policy m busy and there are 1;"
     )
@@ -227,6 +228,44 @@ def test_a_steady_run_without_warm_up_is_told() -> None:
     (text,) = warnings("kind", "steady")
     assert text.startswith("warmup is 0s with kind: steady: the run starts empty")
     assert warnings("kind", "steady", warmup="6m") == ()
+
+
+def test_a_list_of_workers_shorter_than_the_schedule_is_told() -> None:
+    """The last number of a list by tier serves all tiers after it, each with so many workers."""
+    policies = {"m": {"schedule": ["0s", "1m", "1m"]}}
+    dispatcher: dict[str, Any] = {"discipline": "per_tier", "workers": [9, 3]}
+    (text,) = warnings(policies=policies, dispatcher=dispatcher)
+    assert text == (
+        "dispatcher.workers has 2 tiers and policy m 3 attempts: each tier after the list has 3 workers, too, as its "
+        "last one"
+    )
+    assert warnings(policies=policies, dispatcher=dispatcher | {"workers": [9, 3, 3]}) == ()
+    assert warnings(policies=policies, dispatcher=dispatcher | {"workers": 9}) == ()
+    endless = {"m": {"schedule": ["0s", {"delay": "1m", "times": "forever"}]}}
+    assert "policy m attempts without end" in warnings(policies=endless, dispatcher=dispatcher)[0]
+
+
+def test_recorded_arrivals_after_the_horizon_are_told(tmp_path: Path) -> None:
+    """Of a recording that is longer than the run, the rows that are played are counted."""
+    (tmp_path / "orders.csv").write_text("t\n0\n1800\n3600\n7200\n", encoding="utf-8")
+    mapping = world("producers/p/arrivals", {"replay": {"file": str(tmp_path / "orders.csv"), "time": "t"}})
+    (text,) = load(mapping).warnings()
+    assert text == (
+        f"producers.p.arrivals.replay plays 2 of the 4 rows of {tmp_path / 'orders.csv'}: the others come after the "
+        "horizon (1h), and the last one 2h after the first"
+    )
+    assert load(mapping, ["horizon=7201s"]).warnings() == ()
+
+
+def test_outages_after_the_run_are_told() -> None:
+    """A window that begins after horizon and drain meets nobody; one within the drain may."""
+    windows = [["30m", "40m"], ["3h", "4h"], ["5h", "6h"]]
+    (text,) = warnings(receivers=receivers("1s", faults=[{"outage": {"windows": windows}}]))
+    assert text == (
+        "receivers.r.faults.0.outage.windows.1 (and 1 more) begins at 3h, when the run has ended "
+        "(horizon and drain: 3h)"
+    )
+    assert warnings(receivers=receivers("1s", faults=[{"outage": {"windows": [["2h", "4h"]]}}])) == ()
 
 
 def test_jitter_under_per_tier_is_told() -> None:

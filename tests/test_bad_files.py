@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from sim import yamlio
+from sim import workload, yamlio
+from sim.blocks_world import ReplayArrivals
 from sim.errors import ScenarioError
 from sim.scenario import load
 from tests.worlds import WORLD, world
@@ -115,6 +116,24 @@ BAD_RECORDINGS = [
     ("empty.csv", b"", "is empty"),
     ("header.csv", b"t\n", "has no rows"),
     ("column.csv", b"a,b\n1,2\n", "has no column 't' (it has a, b)"),
+    ("semicolons.csv", b"t;k\n1;a\n", "has one column, 't;k'; columns must be separated by commas"),
+    ("tabs.csv", b"t\tk\n1\ta\n", "columns must be separated by commas"),
+    (
+        "longer.csv",
+        b"k,t\n1,2,3\n1,2,3\n",
+        "row 2 has 3 columns and the header 2; name them all, and put text with a",
+    ),
+    ("longer.csv.gz", gzip.compress(b"k,t\n1,2,3\n"), "row 2 has 3 columns and the header 2"),
+    (
+        "milliseconds.csv",
+        b"t\n1767225600000\n",
+        "row 2 has the time '1767225600000'; it must be Unix seconds or an ISO time, and this looks like milliseconds: divide the column by 1000",
+    ),
+    (
+        "nanoseconds.csv",
+        b"t\n1767225600000000000\n",
+        "looks like nanoseconds: divide the column by 1000000000",
+    ),
     ("unsorted.csv", b"t\n1\n3\n2\n", "row 4 is earlier than the row before it; sort the file by time"),
     ("word.csv", b"t\n1\nsoon\n", "row 3 has the time 'soon'; it must be Unix seconds or an ISO time"),
     ("blank.csv", b"t,k\n1,a\n,b\n", "row 3 has the time ''"),
@@ -146,6 +165,15 @@ def test_a_bad_recording_is_refused_when_loading(
     (problem,) = caught.value.problems
     assert problem.path == "producers.p.arrivals.replay.file"
     assert said in problem.rule
+
+
+def test_a_row_with_a_comma_at_its_end_is_read_as_without(tmp_path: Path) -> None:
+    """Nothing after the last comma is no column, and moves no value into another one."""
+    (tmp_path / "plain.csv").write_text("t,k\n1,a,\n2,b,\n", encoding="utf-8")
+    replay = {"file": str(tmp_path / "plain.csv"), "time": "t", "key": "k"}
+    recorded = workload.read_arrivals(ReplayArrivals.model_validate(replay), tmp_path, "producers.p")
+    assert recorded.times == (0, 10**9)
+    assert recorded.keys == ("a", "b")
 
 
 def test_bad_recordings_are_told_at_once(tmp_path: Path) -> None:

@@ -429,6 +429,78 @@ def test_numbers_of_numpy_are_numbers() -> None:
     assert wrong("seed", np.float64(1.5)) == ["seed is 1.5; must be a whole number"]
 
 
+# --------------------------------------------------------------------------- arguments of a run
+
+BATCHED = world("producers/p/batch", {"a": 2})
+
+
+class Mute:
+    """A receiver that lacks its method."""
+
+
+class Odd:
+    """A receiver whose replies are whatever it was made with."""
+
+    def __init__(self, reply: Any) -> None:
+        self.reply = reply
+
+    def receive(self, request: sim.Request) -> Any:
+        """Give what is no reply, perhaps."""
+        return self.reply
+
+
+RECEIVER_RULE = "must have a method receive(request) giving a sim.Reply, or make such an object of a name"
+BAD_ARGUMENTS = [
+    # (scenario, arguments, what is said)
+    (WORLD, {"seed": "1"}, "seed is 1; must be a whole number, without quotes"),
+    (WORLD, {"seed": -1}, "seed is -1; must be at least 0"),
+    (WORLD, {"overrides": "horizn=1h"}, "horizn is 1h; is not a key here; did you mean horizon?"),
+    (WORLD, {"overrides": [5]}, "overrides is 5; must be PATH=VALUE texts"),
+    (WORLD, {"arrivals": [1, 2]}, "arrivals is [1, 2]; must map producers to times in seconds"),
+    (WORLD, {"arrivals": {"q": [1]}}, "arrivals is q; is not a producer of this scenario (p)"),
+    (WORLD, {"arrivals": {"p": 5}}, "arrivals.p is 5; must be a list or generator"),
+    (WORLD, {"arrivals": {"p": ["a"]}}, "arrivals.p[0] is a; must be times in seconds from 0, in ascending order, or (time, type, key) tuples"),
+    (WORLD, {"arrivals": {"p": [1, ()]}}, "arrivals.p[1] is []; must be times"),
+    (WORLD, {"arrivals": {"p": [1, 0.5]}}, "arrivals.p[1] is 0.5; must be times"),
+    (WORLD, {"arrivals": {"p": [float("nan")]}}, "arrivals.p[0] is nan; must be times"),
+    (BATCHED, {"arrivals": {"p": [(1, "a")]}}, "arrivals.p must be times only: producers.p.batch says which types each change emits"),
+    (WORLD, {"receivers": {"r": Mute()}}, f"receivers: the one for r {RECEIVER_RULE}; a Mute is neither"),
+    (WORLD, {"receivers": {"e": Mute}}, f"receivers: the one for e {RECEIVER_RULE}; a type is neither"),
+    (WORLD, {"receivers": {"r": lambda name: None}}, f"{RECEIVER_RULE}; it made None"),
+    (WORLD, {"receivers": {"r": Odd("ok")}}, "a receiver's receive gave ok; it must give a sim.Reply"),
+    (WORLD, {"receivers": {"r": Odd(None)}}, "a receiver's receive gave empty; it must give a sim.Reply"),
+    (WORLD, {"receivers": {"r": Odd(sim.Reply(status="200"))}}, "times must be numbers of seconds, statuses whole numbers"),
+    (WORLD, {"receivers": {"r": Odd(sim.Reply(after_s="1s"))}}, "times must be numbers of seconds"),
+    (WORLD, {"receivers": {"r": Odd(sim.Reply(retry_after_s=-1))}}, "times must not be negative"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("scenario", "arguments", "said"), BAD_ARGUMENTS, ids=[said[:60] for _, _, said in BAD_ARGUMENTS]
+)
+def test_a_bad_argument_of_a_run_is_told(scenario: Any, arguments: dict[str, Any], said: str) -> None:
+    """What a notebook passes and cannot be meant is refused by its name, with what is wanted."""
+    with pytest.raises(ScenarioError) as caught:
+        sim.run(scenario, **arguments)
+    assert said in str(caught.value)
+
+
+def test_a_single_override_needs_no_list() -> None:
+    """One text is one override, not a list of letters."""
+    assert load(WORLD, "horizon=30m") == load(WORLD, ["horizon=30m"])
+    assert load(WORLD).with_overrides("horizon=30m").horizon == 1800 * 10**9
+
+
+def test_types_of_own_arrivals_that_nobody_hears_are_told() -> None:
+    """Own arrivals may have any types; those without a subscriber are named."""
+    mapping = world("endpoints/e/subscribes", ["event"])
+    result = sim.run(mapping, arrivals={"p": [(1, "event"), (2, "evnt")]})
+    assert result.warnings == (
+        "arrivals.p has events of the type evnt, which no endpoint subscribes to; they are delivered to nobody",
+    )
+    assert sim.run(mapping, arrivals={"p": [(1, "event")]}).warnings == ()
+
+
 # --------------------------------------------------------------------------- anything at all
 
 JUNK: list[Any] = [
