@@ -173,6 +173,11 @@ class OtherForms:
         return {"anyOf": [*self.schemas, handler(core_schema)]}
 
 
+def described(schema: Schema, text: str) -> Schema:
+    """A schema with what it is for."""
+    return {**schema, "description": text}
+
+
 def shorthand(
     read: Callable[[Any], Any], write: Callable[[Any], Any] | None = None, *schemas: Schema
 ) -> tuple[Any, ...]:
@@ -368,7 +373,12 @@ RandomDuration = Annotated[
         {
             "type": "object",
             "description": "A lognormal duration.",
-            "properties": {"mean": DURATION_SCHEMA, "cv": {"type": "number", "exclusiveMinimum": 0}},
+            "properties": {
+                "mean": described(DURATION_SCHEMA, "The mean, above 0s."),
+                "cv": described(
+                    {"type": "number", "exclusiveMinimum": 0}, "Standard deviation over mean, above 0."
+                ),
+            },
             "required": ["mean", "cv"],
             "additionalProperties": False,
         },

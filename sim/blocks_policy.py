@@ -19,7 +19,7 @@ from pydantic import (
 )
 
 from sim import policy
-from sim.blocks import SPAN, Block, Schema, fail, known_words, read_at, read_here, shorthand, wrong
+from sim.blocks import SPAN, Block, Schema, described, fail, known_words, read_at, read_here, shorthand, wrong
 from sim.errors import nearest
 from sim.fields import (
     CODES_SCHEMA,
@@ -263,9 +263,17 @@ def _only(**properties: Schema) -> Schema:
 
 _JITTER_SCHEMAS = (
     {"enum": list(BARE_JITTERS)},
-    _only(plus_minus=SHARE_SCHEMA),
-    _only(additive=DURATION_SCHEMA),
-    _only(decorrelated=_only(base=DURATION_SCHEMA, cap=DURATION_SCHEMA)),
+    _only(plus_minus=described(SHARE_SCHEMA, "By how much of the gap it is made longer or shorter at most.")),
+    _only(additive=described(DURATION_SCHEMA, "How much is added to the gap at most.")),
+    _only(
+        decorrelated=described(
+            _only(
+                base=described(DURATION_SCHEMA, "The shortest gap. Default: the gap before the first retry."),
+                cap=described(DURATION_SCHEMA, "The longest gap. Default: the cap of the schedule, or none."),
+            ),
+            "From base to three times the last gap, and no longer than cap.",
+        )
+    ),
 )
 
 

@@ -22,6 +22,7 @@ from sim.blocks import (
     OtherForms,
     RandomDuration,
     absent,
+    described,
     fail,
     known_words,
     read_at,
@@ -193,7 +194,11 @@ BatchCount = Annotated[
                 {"type": "integer", "minimum": 0, "maximum": MOST_IN_BATCH},
                 {
                     "type": "object",
-                    "properties": {"poisson": {"type": "number", "minimum": 0, "maximum": 500}},
+                    "properties": {
+                        "poisson": described(
+                            {"type": "number", "minimum": 0, "maximum": 500}, "The mean number of events."
+                        )
+                    },
                     "required": ["poisson"],
                     "additionalProperties": False,
                 },

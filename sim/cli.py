@@ -277,7 +277,7 @@ def _progress() -> Iterator[Callable[[str, float | None], None]]:
 
 
 def _compiles_first() -> bool:
-    """Whether there is no machine code from an earlier run, so that some seconds go by before anything moves."""
+    """Whether machine code of an engine is yet to be made, so that some seconds go by before anything moves."""
     from sim import jit
 
-    return jit.CACHE_FOLDER is None or not any(jit.CACHE_FOLDER.rglob("*.nbc"))
+    return not (jit.is_cached("jit._receive_packed") and jit.is_cached("compiled_loop.advance"))

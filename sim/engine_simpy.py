@@ -10,6 +10,7 @@ Time is int nanoseconds.
 
 from __future__ import annotations
 
+import inspect
 from array import array
 from collections.abc import Callable, Generator, Mapping
 from typing import cast
@@ -361,6 +362,10 @@ def _own_receiver(model: Model, member: Member, given: UserReceivers) -> UserRec
     who = f"receivers: the one for {name if name in given else member.group}"
     if not callable(own) or (isinstance(own, type) and not hasattr(own, "receive")):
         raise ScenarioError(f"{who} {_RECEIVER_RULE}; {shown(own)} is neither")
+    try:
+        inspect.signature(own).bind(member.name)
+    except (TypeError, ValueError) as error:
+        raise ScenarioError(f"{who} {_RECEIVER_RULE}; it cannot be called with a name: {error}") from None
     made: UserReceiver = own(member.name)
     if not callable(getattr(made, "receive", None)):
         raise ScenarioError(f"{who} {_RECEIVER_RULE}; it made {'None' if made is None else shown(made)}")

@@ -486,6 +486,6 @@ def prepare() -> None:
     _fill()
 
 
-def prepared() -> bool:
-    """Whether ``prepare`` has little to do: its machine code is in the cache."""
-    return CACHE_FOLDER is not None and any(CACHE_FOLDER.rglob("*.nbi"))
+def is_cached(function: str) -> bool:
+    """Whether machine code of a function (``module.name``) is in the cache: else its first call takes seconds."""
+    return CACHE_FOLDER is not None and any(CACHE_FOLDER.rglob(f"{function}-*.nbc"))

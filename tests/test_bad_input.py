@@ -466,6 +466,7 @@ BAD_ARGUMENTS = [
     (BATCHED, {"arrivals": {"p": [(1, "a")]}}, "arrivals.p must be times only: producers.p.batch says which types each change emits"),
     (WORLD, {"receivers": {"r": Mute()}}, f"receivers: the one for r {RECEIVER_RULE}; a Mute is neither"),
     (WORLD, {"receivers": {"e": Mute}}, f"receivers: the one for e {RECEIVER_RULE}; a type is neither"),
+    (WORLD, {"receivers": {"r": lambda: None}}, f"{RECEIVER_RULE}; it cannot be called with a name: too many positional arguments"),
     (WORLD, {"receivers": {"r": lambda name: None}}, f"{RECEIVER_RULE}; it made None"),
     (WORLD, {"receivers": {"r": Odd("ok")}}, "a receiver's receive gave ok; it must give a sim.Reply"),
     (WORLD, {"receivers": {"r": Odd(None)}}, "a receiver's receive gave empty; it must give a sim.Reply"),

@@ -419,10 +419,12 @@ def test_dreamkas_delays_second_attempts_and_not_first_ones() -> None:
 
 
 def test_timepad_hooks_overtake_one_another() -> None:
-    """Many threads and a retry after an hour make late hooks; order by key makes none, but hooks that wait an hour."""
+    """Threads and a retry after an hour make late hooks; order by key leaves repeats of abandoned requests only."""
     threads, ordered = answer("timepad"), answer("timepad", "dispatcher.ordering=key")
     assert threads.metrics["late_share"] > 0.2
-    assert ordered.metrics["late_share"] == 0
+    late = ordered.deliveries[ordered.deliveries["late"]]
+    assert ordered.metrics["late_share"] < 0.001
+    assert (late["duplicates"] > 0).all()
     assert threads.metrics["queue_wait_s_p999"] == 0
     assert ordered.metrics["queue_wait_s_p999"] > 1800
     failed_once = threads.deliveries[threads.deliveries["attempts"] == 2]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -482,15 +483,26 @@ def test_the_schema_flags_what_does_not_load(path: str, value: Any) -> None:
         load(world(path, value))
 
 
+def described_keys(schema: Any, path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:
+    """All keys of a schema, those of short forms too, with what it says of each."""
+    for key, item in schema.items() if isinstance(schema, dict) else ():
+        if key == "properties":
+            yield from ((f"{path}.{name}", about) for name, about in item.items())
+        yield from described_keys(item, f"{path}.{key}")
+    for item in schema if isinstance(schema, list) else ():
+        yield from described_keys(item, path)
+
+
 def test_the_schema_describes_every_key() -> None:
     """Every key of every block has its help, on one line, which ends as a sentence and says what it is by default."""
-    for name, block in [("Scenario", SCHEMA), *SCHEMA["$defs"].items()]:
-        for key, schema in block["properties"].items():
-            said = schema.get("description", "")
-            assert said.endswith("."), f"{name}.{key}"
-            assert "\n" not in said, f"{name}.{key}"
-            if schema.get("default") not in (None, {}, [], False):
-                assert "default" in said.lower(), f"{name}.{key}"
+    keys = list(described_keys(SCHEMA))
+    assert len(keys) > 180
+    for path, schema in keys:
+        said = schema.get("description", "")
+        assert said.endswith("."), path
+        assert "\n" not in said, path
+        if schema.get("default") not in (None, {}, [], False):
+            assert "default" in said.lower(), path
 
 
 def test_the_schema_is_one_for_editors() -> None:
