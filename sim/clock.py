@@ -11,6 +11,7 @@ Time is int nanoseconds.
 from __future__ import annotations
 
 from collections.abc import Callable
+from heapq import heappush
 
 import simpy
 from simpy.events import EventPriority
@@ -23,15 +24,14 @@ WORKERS, ATTEMPT, ENDPOINT, DUE, EVENT, DISPATCH, END = 1, 2, 3, 4, 5, 6, 7
 
 
 class Moment(simpy.Event):
-    """A point in time at which a process goes on, or a function is called."""
+    """A point in time at which a process goes on, or a function is called: an event triggered from the start."""
 
-    def __init__(self, clock: Clock, at: int, kind: int, number: int) -> None:
-        # like SimPy's own Timeout: an event that is triggered from the start
+    _ok = True
+    _value = None
+
+    def __init__(self, clock: Clock) -> None:
         self.env = clock
         self.callbacks = []
-        self._ok = True
-        self._value = None
-        clock.schedule(self, EventPriority((kind << 56) + number), at - clock.now)
 
 
 class Clock(simpy.Environment):
@@ -49,10 +49,11 @@ class Clock(simpy.Environment):
 
     def at(self, time: int, kind: int, number: int) -> Moment:
         """A moment to wait for: ``yield clock.at(…)``."""
-        return Moment(self, time, kind, number)
+        moment = Moment(self)
+        # what Environment.schedule does, with the time itself instead of a delay
+        heappush(self._queue, (time, EventPriority((kind << 56) + number), next(self._eid), moment))
+        return moment
 
     def call(self, time: int, kind: int, number: int, function: Callable[[simpy.Event], None]) -> None:
         """Call a function at a moment; it is given the moment."""
-        callbacks = Moment(self, time, kind, number).callbacks
-        assert callbacks is not None
-        callbacks.append(function)
+        self.at(time, kind, number).callbacks = [function]

@@ -358,6 +358,8 @@ class Dispatcher:
 
     def release(self, endpoint: Endpoint) -> None:
         """Let the first delivery of every pool that was set aside compete again, if nothing blocks it any more."""
+        if not endpoint.parked:
+            return
         pools = [pool for pool, parked in endpoint.parked.items() if parked]
         if pools:
             cause = endpoint.blocked(self.env.now)
