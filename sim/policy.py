@@ -8,6 +8,7 @@ Sequences are tuples in Python and one-dimensional arrays in compiled code; noth
 
 from __future__ import annotations
 
+import decimal
 import itertools
 import math
 from collections.abc import Iterable, Sequence
@@ -149,18 +150,19 @@ def power_runs(exponent: float, first: int, last: int, unit: int, offsets: bool)
 
 
 def fit_runs(retries: int, horizon: int, factor: float) -> list[tuple[int, int]]:
-    """Geometric gaps, each ``factor`` times the one before, that fill ``horizon`` to the nanosecond."""
-    if factor == 1:
-        offsets = [rounded(horizon * k / retries) for k in range(retries + 1)]
-    else:
-        # (f^k - 1) / (f^n - 1) in a form that neither overflows nor cancels
-        offsets = [
-            rounded(horizon * math.expm1(k * math.log(factor)) / math.expm1(retries * math.log(factor)))
-            if factor < 1 or retries * math.log(factor) < 700
-            else rounded(horizon * factor ** (k - retries))
-            for k in range(retries + 1)
-        ]
-    offsets = [min(offset, horizon) for offset in offsets[:-1]] + [horizon]  # a float may miss it above 2**53
+    """Geometric gaps, each ``factor`` times the one before, that fill ``horizon`` to the nanosecond.
+
+    Gap k ends at (f^k - 1) / (f^n - 1) of the horizon, worked out with 60 digits: a float would be nanoseconds off.
+    """
+    with decimal.localcontext(prec=60, Emax=decimal.MAX_EMAX, Emin=decimal.MIN_EMIN):
+        ratio = decimal.Decimal(factor)
+        if ratio == 1:
+            shares = [decimal.Decimal(k) / retries for k in range(retries + 1)]
+        else:
+            whole = ratio**retries - 1
+            shares = [(ratio**k - 1) / whole for k in range(retries + 1)]
+        half = decimal.Decimal("0.5")
+        offsets = [math.floor(share * horizon + half) for share in shares]
     return [(later - earlier, 1) for earlier, later in itertools.pairwise(offsets)]
 
 
