@@ -13,7 +13,7 @@ import numpy as np
 from sim import dice, policy, receiver
 from sim.compiled_dispatch import compete, enter, health_of, keep_health, leave_queue, let_go, look, release
 from sim.compiled_queues import IN_STREAM, IS_DUE, NONE, ON_ITS_WAY, PROBE, QUEUED, SETTLED, heap_push
-from sim.compiled_records import JITTER, POLL
+from sim.compiled_records import JITTER
 from sim.policy import Budget
 from sim.receiver import Outages
 
@@ -105,10 +105,9 @@ def begin(
         endpoint,
         number,
     )
-    finished = now + policy.attempt_timeout(rules, number)
-    s.code, s.asked = policy.NO_ANSWER, -1
-    if answer.code != policy.NO_ANSWER and answer.answered <= finished:
-        s.code, s.asked, finished = answer.code, answer.retry_after, answer.answered
+    s.code, finished, s.asked = policy.heard(
+        rules, number, now, answer.code, answer.answered, answer.retry_after
+    )
     s.flags &= ~ON_ITS_WAY
     if settings.tracing != 0:
         attempts[s.row, 8], attempts[s.row, 9] = answer.processed, answer.served
@@ -191,27 +190,14 @@ def decide(
                         policy.DROPPED,
                         policy.BY_DISABLING,
                     )
-    if action in (policy.DROP, policy.DISABLE):
-        settle(
-            slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED, policy.BY_VERDICT
-        )
-        return policy.DROPPED
-    if c.disabled != 0 and not rules.disable_holds:
-        settle(
-            slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED, policy.BY_DISABLING
-        )
-        return policy.DROPPED
     u = luck(slots, settings, members, rules.jitter, slot)
-    state, due, gap = policy.retry(rules, s.attempts, now, s.born, s.gap, s.asked, u)
-    why = policy.BY_AGE if state == policy.EXPIRED else policy.BY_ATTEMPTS
-    if state == policy.WAITING and rules.budget_ratio >= 0:
-        paid, left = policy.budget_take(rules, Budget(c.tokens, c.budget_at), now)
-        c.tokens, c.budget_at = left.tokens, left.at
-        if not paid:
-            state, why = policy.DEAD, policy.BY_BUDGET
-    s.due, s.gap = due, gap
+    budget = Budget(c.tokens, c.budget_at)
+    state, cause, s.due, s.gap, left = policy.after_failure(
+        rules, action, c.disabled != 0, s.attempts, now, s.born, s.gap, s.asked, u, budget
+    )
+    c.tokens, c.budget_at = left.tokens, left.at
     if state != policy.WAITING:
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, state, why)
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, state, cause)
     return state
 
 
@@ -240,7 +226,7 @@ def poll(
             attempts[at, 0], attempts[at, 1], attempts[at, 2], attempts[at, 3] = s.number, 1, 0, s.created
             attempts[at, 4], attempts[at, 5], attempts[at, 6] = now, now, policy.DELIVERED
             attempts[at, 7], attempts[at, 8], attempts[at, 9] = receiver.OK, now, now
-            attempts[at, 10] = POLL if now > s.created else 0
+            attempts[at, 10] = policy.FOR_POLL if now > s.created else 0
         run.attempts_out += 1
         settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.STATE_DELIVERED, 0)
         returned += 1

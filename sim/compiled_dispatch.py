@@ -25,7 +25,7 @@ from sim.compiled_queues import (
     pair_pop,
     pair_push,
 )
-from sim.compiled_records import BREAKER, FOREVER, OFF, ORDER, RATE, RETRY_AFTER, RINGS, SLOT
+from sim.compiled_records import RINGS
 from sim.policy import Health, Window
 
 # --------------------------------------------------------------------------- slots
@@ -208,7 +208,7 @@ def offer(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, streams: 
     slots[slot].flags |= IS_DUE
     stream = slots[slot].stream
     if settings.per_tier == 0 and stream != NONE and streams[stream, 1] != slot:
-        slots[slot].cause = ORDER
+        slots[slot].cause = policy.FOR_ORDER
     else:
         compete(slots, run, settings, lanes, tiers, slot)
 
@@ -241,29 +241,16 @@ def enter(
 
 def blocked(members: Any, condition: Any, member: int, now: int) -> int:
     """Why no attempt to a member may start now: a wait cause, 0 if one may."""
-    if condition[member].disabled != 0:
-        return OFF
-    if condition[member].in_flight >= members[member].most_in_flight:
-        return SLOT
-    mode = condition[member].breaker
-    if mode == policy.PROBING or (mode == policy.OPEN and now < condition[member].opened_until):
-        return BREAKER
-    if now < condition[member].rested_until:
-        return RETRY_AFTER
-    if now < condition[member].free_again:
-        return RATE
-    return 0
+    c = condition[member]
+    shut = c.breaker != policy.CLOSED and policy.breaker_blocks(health_of(c), now)
+    most = members[member].most_in_flight
+    return policy.block(c.disabled != 0, c.in_flight, most, shut, c.rested_until, c.free_again, now)
 
 
 def wake_later(run: Any, condition: Any, wakes: Any, member: int, cause: int) -> None:
     """Look again at what was set aside once time alone has ended the block."""
-    until = FOREVER
-    if cause == BREAKER and condition[member].breaker == policy.OPEN:
-        until = condition[member].opened_until
-    elif cause == RETRY_AFTER:
-        until = condition[member].rested_until
-    elif cause == RATE:
-        until = condition[member].free_again
+    c = condition[member]
+    until = policy.block_ends(cause, c.breaker, c.opened_until, c.rested_until, c.free_again)
     if until < condition[member].wake_at:
         condition[member].wake_at = until
         heap_push(wakes, run.wakes, until, member, member)

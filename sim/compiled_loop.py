@@ -18,6 +18,8 @@ from sim.compiled_dispatch import (
     blocked,
     enter,
     first_ready,
+    health_of,
+    keep_health,
     leave_queue,
     let_go,
     offer,
@@ -49,7 +51,6 @@ from sim.compiled_records import (
     BY_KEY,
     DONE,
     FOREVER,
-    HEAD_OF_LINE,
     KEY,
     NEED_EVENTS,
     NEED_ROWS,
@@ -58,14 +59,12 @@ from sim.compiled_records import (
     NEED_WAKES,
     NO_ORDER,
     OBJECT_DELETED,
-    ORDER,
     PAUSED,
     SEQ,
     STANDSTILL,
     STEPS_PER_PAUSE,
     TIME,
     TYPE,
-    WORKER,
 )
 
 # --------------------------------------------------------------------------- events
@@ -176,7 +175,7 @@ def start_or_park(
     s = slots[slot]
     now, member = run.now, s.member
     if s.stream != NONE and streams[s.stream, 1] != slot:
-        s.cause = ORDER
+        s.cause = policy.FOR_ORDER
         let_go(slots, run, tiers, slot)
         return
     cause = blocked(members, condition, member, now)
@@ -195,10 +194,7 @@ def start_or_park(
         )
         release(slots, run, settings, lanes, tiers, members, condition, parked, wakes, member)
         return
-    if s.due == now:
-        s.cause = 0
-    elif s.cause == 0:
-        s.cause = HEAD_OF_LINE if settings.per_tier != 0 else WORKER
+    s.cause = policy.cause_at_start(s.cause, s.due, now, settings.per_tier != 0)
     s.attempts += 1
     s.state = policy.IN_FLIGHT
     s.flags &= ~(HELD | IS_DUE)
@@ -206,9 +202,9 @@ def start_or_park(
         lanes[0 if s.attempts == 1 else len(lanes) - 1].free -= 1
     c = condition[member]
     c.in_flight += 1
-    if c.breaker == policy.OPEN:
+    if c.breaker != policy.CLOSED:
         s.flags |= PROBE
-        c.breaker = policy.PROBING
+        keep_health(c, policy.start_probing(health_of(c)))
     if members[member].rate != 0:
         c.free_again = now + members[member].rate
     if s.attempts == 1 and policies[members[member].policy].age_from_first_attempt:

@@ -58,9 +58,6 @@ POOL = np.dtype(integers("free head tail heap looks next_looking"))
 CURSOR = np.dtype(integers("position length time index done types keys"))
 """Where a producer is in its chunk of events; ``types``, ``keys``: where its own types and keys begin."""
 
-# Wait causes: positions in trace.WAIT_CAUSES.
-WORKER, HEAD_OF_LINE, SLOT, RATE, BREAKER, RETRY_AFTER, ORDER, OFF, POLL = range(1, 10)
-
 RINGS = 32
 """Rings of due times for each policy: one for each attempt number; the last serves the rest too."""
 STEPS_PER_PAUSE = 1 << 20

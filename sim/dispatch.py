@@ -21,13 +21,7 @@ from sim import clock, policy
 from sim.clock import Clock
 from sim.model import Member, Model
 from sim.policy import FOREVER
-from sim.trace import NOT_YET, WAIT_CAUSES
-
-CAUSES = {name: position for position, name in enumerate(WAIT_CAUSES)}
-WORKER, HEAD_OF_LINE, SLOT, RATE = (CAUSES[name] for name in ("worker", "head_of_line", "slot", "rate"))
-BREAKER, RETRY_AFTER, ORDER, DISABLED = (
-    CAUSES[name] for name in ("breaker", "retry_after", "order", "disabled")
-)
+from sim.trace import NOT_YET
 
 
 class Delivery:
@@ -131,25 +125,18 @@ class Endpoint:
 
     def blocked(self, now: int) -> int:
         """Why no attempt may start now: a wait cause, 0 if one may."""
-        if self.disabled:
-            return DISABLED
-        if self.in_flight >= self.member.max_in_flight:
-            return SLOT
-        if self.health.breaker != policy.CLOSED and policy.breaker_blocks(self.health, now):
-            return BREAKER
-        if now < self.rested_until:
-            return RETRY_AFTER
-        if now < self.free_again:
-            return RATE
-        return 0
+        shut = self.health.breaker != policy.CLOSED and policy.breaker_blocks(self.health, now)
+        most = self.member.max_in_flight
+        return policy.block(
+            self.disabled, self.in_flight, most, shut, self.rested_until, self.free_again, now
+        )
 
     def blocked_until(self, cause: int) -> int:
         """When time alone ends a block; ``FOREVER``: it takes more than time."""
-        if cause == BREAKER and self.health.breaker == policy.OPEN:
-            return self.health.opened_until
-        if cause == RETRY_AFTER:
-            return self.rested_until
-        return self.free_again if cause == RATE else FOREVER
+        health = self.health
+        return policy.block_ends(
+            cause, health.breaker, health.opened_until, self.rested_until, self.free_again
+        )
 
 
 class Dispatcher:
@@ -204,7 +191,7 @@ class Dispatcher:
         delivery.is_due = True
         delivery.turn = self.env.event()
         if not self.per_tier and delivery.stream is not None and delivery.stream[0] is not delivery:
-            delivery.cause = ORDER
+            delivery.cause = policy.FOR_ORDER
         else:
             self.compete(delivery)
         return delivery.turn
@@ -286,7 +273,7 @@ class Dispatcher:
         now = self.env.now
         endpoint = delivery.endpoint
         if delivery.stream is not None and delivery.stream[0] is not delivery:
-            delivery.cause = ORDER
+            delivery.cause = policy.FOR_ORDER
             self.let_go(delivery)
             return
         cause = endpoint.blocked(now)
@@ -306,17 +293,14 @@ class Dispatcher:
     def start(self, delivery: Delivery, now: int) -> None:
         """A worker takes a delivery: its process goes on."""
         endpoint = delivery.endpoint
-        if delivery.due == now:
-            delivery.cause = 0
-        elif not delivery.cause:
-            delivery.cause = HEAD_OF_LINE if self.per_tier else WORKER
+        delivery.cause = policy.cause_at_start(delivery.cause, delivery.due, now, self.per_tier)
         delivery.attempts += 1
         delivery.state = policy.IN_FLIGHT
         delivery.held = delivery.is_due = False
         if not self.per_tier:
             self.lane(delivery.attempts).free -= 1
         endpoint.in_flight += 1
-        if endpoint.health.breaker == policy.OPEN:
+        if endpoint.health.breaker != policy.CLOSED:  # it lets one through, to find out
             delivery.probe = True
             endpoint.health = policy.start_probing(endpoint.health)
         if endpoint.member.rate_interval:

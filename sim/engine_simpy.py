@@ -20,7 +20,7 @@ import simpy
 
 from sim import clock, dice, jit, policy, receiver
 from sim.clock import Clock
-from sim.dispatch import CAUSES, Delivery, Dispatcher, Endpoint
+from sim.dispatch import Delivery, Dispatcher, Endpoint
 from sim.errors import ScenarioError, shown
 from sim.model import STANDSTILL, Member, Model
 from sim.receiver import NEVER
@@ -180,11 +180,7 @@ class Simulation:
             code, answered, served, processed, asked = self.receive[endpoint.index](
                 sent, delivery.event_word, number
             )
-        finished = sent + policy.attempt_timeout(rules, number)
-        if code == policy.NO_ANSWER or answered > finished:
-            code, asked = policy.NO_ANSWER, -1  # the receiver does not know that the sender has given up
-        else:
-            finished = answered
+        code, finished, asked = policy.heard(rules, number, sent, code, answered, asked)
         self.attempts[row + PROCESSED], self.attempts[row + SERVED] = processed, served
 
         yield env.at(finished, clock.ATTEMPT, delivery.number)
@@ -213,26 +209,24 @@ class Simulation:
         endpoint.rested_until = max(endpoint.rested_until, now + rest)
         if action == policy.DISABLE or policy.disables(rules, endpoint.health, now):
             self.disable(endpoint, rules)
-        if action in (policy.DROP, policy.DISABLE):
-            self.settle(delivery, policy.DROPPED, policy.BY_VERDICT)
-            return
-        if endpoint.disabled and not rules.disable_holds:
-            self.settle(delivery, policy.DROPPED, policy.BY_DISABLING)
-            return
         before = delivery.due
-        state, delivery.due, delivery.gap = policy.retry(
-            rules, delivery.attempts, now, delivery.born, delivery.gap, asked, self.luck(delivery)
+        state, cause, delivery.due, delivery.gap, endpoint.budget = policy.after_failure(
+            rules,
+            action,
+            endpoint.disabled,
+            delivery.attempts,
+            now,
+            delivery.born,
+            delivery.gap,
+            asked,
+            self.luck(delivery),
+            endpoint.budget,
         )
-        if state == policy.WAITING and rules.budget_ratio >= 0:
-            paid, endpoint.budget = policy.budget_take(rules, endpoint.budget, now)
-            if not paid:
-                self.settle(delivery, policy.DEAD, policy.BY_BUDGET)
-                return
         if state == policy.WAITING:
             self.require_progress(delivery, before)
             delivery.state = state
         else:
-            self.settle(delivery, state, policy.BY_AGE if state == policy.EXPIRED else policy.BY_ATTEMPTS)
+            self.settle(delivery, state, cause)
 
     def luck(self, delivery: Delivery) -> float:
         """The uniform number behind the jitter of the gap before the next attempt."""
@@ -312,7 +306,7 @@ class Simulation:
         """A delivery returned by a poll: one row, tier 0, processed at once."""
         delivery.attempts = 1
         delivery.delivered = time
-        cause = CAUSES["poll"] if time > delivery.created else 0
+        cause = policy.FOR_POLL if time > delivery.created else 0
         self.attempts.extend((delivery.number, 1, 0, delivery.created, time, time))
         self.attempts.extend((policy.DELIVERED, receiver.OK, time, time, cause))
         self.settle(delivery, policy.STATE_DELIVERED)

@@ -37,6 +37,22 @@ OUTCOMES = ("delivered", "rejected", "timed_out", "refused", "gone")
 WAITING, IN_FLIGHT, STATE_DELIVERED, DEAD, EXPIRED, DROPPED, VANISHED = 0, 1, 2, 3, 4, 5, 6
 STATES = ("waiting", "in_flight", "delivered", "dead", "expired", "dropped", "vanished")
 
+# What a due delivery waits for.
+FOR_WORKER, FOR_HEAD_OF_LINE, FOR_SLOT, FOR_RATE, FOR_BREAKER, FOR_RETRY_AFTER = 1, 2, 3, 4, 5, 6
+FOR_ORDER, FOR_ENABLING, FOR_POLL = 7, 8, 9
+WAIT_CAUSES = (
+    "",
+    "worker",
+    "head_of_line",
+    "slot",
+    "rate",
+    "breaker",
+    "retry_after",
+    "order",
+    "disabled",
+    "poll",
+)
+
 # Why a delivery ended (or waits for ever: its endpoint is off).
 BY_ATTEMPTS, BY_BUDGET, BY_AGE, BY_VERDICT, BY_DISABLING, BY_OBJECT = 1, 2, 3, 4, 5, 6
 END_CAUSES = ("", "attempts", "budget", "age", "verdict", "disabled", "object")
@@ -503,6 +519,100 @@ def disables(policy: Policy, health: Health, now: int) -> bool:
     )
 
 
+# --------------------------------------------------------------------------- a start, an answer, a failure
+
+
+def block(
+    disabled: bool,
+    in_flight: int,
+    most_in_flight: int,
+    breaker_shut: bool,
+    rested_until: int,
+    free_again: int,
+    now: int,
+) -> int:
+    """What keeps an endpoint from being called now: a wait cause, 0 if nothing does.
+
+    ``breaker_shut``: see ``breaker_blocks``; ``free_again``: when its rate limit lets the next attempt start.
+    """
+    if disabled:
+        return FOR_ENABLING
+    if in_flight >= most_in_flight:
+        return FOR_SLOT
+    if breaker_shut:
+        return FOR_BREAKER
+    if now < rested_until:
+        return FOR_RETRY_AFTER
+    if now < free_again:
+        return FOR_RATE
+    return 0
+
+
+def block_ends(cause: int, breaker: int, opened_until: int, rested_until: int, free_again: int) -> int:
+    """When time alone ends a block, ns; ``FOREVER``: it takes more than time."""
+    if cause == FOR_BREAKER and breaker == OPEN:
+        return opened_until
+    if cause == FOR_RETRY_AFTER:
+        return rested_until
+    return free_again if cause == FOR_RATE else FOREVER
+
+
+def cause_at_start(cause: int, due: int, now: int, per_tier: bool) -> int:
+    """What an attempt that starts now has waited for: what held it up last, or else a worker; 0: nothing."""
+    if due == now:
+        return 0
+    if cause != 0:
+        return cause
+    return FOR_HEAD_OF_LINE if per_tier else FOR_WORKER
+
+
+def heard(
+    policy: Policy, attempt_number: int, sent: int, code: int, answered: int, asked: int
+) -> tuple[int, int, int]:
+    """What the sender learns of a request it has sent, and when: (code, finished, asked).
+
+    An answer at the very instant of the timeout counts; a later one is none, and asks for nothing.
+    """
+    deadline = sent + attempt_timeout(policy, attempt_number)
+    if code == NO_ANSWER or answered > deadline:
+        return NO_ANSWER, deadline, -1
+    return code, answered, asked
+
+
+def after_failure(
+    policy: Policy,
+    action: int,
+    disabled: bool,
+    attempt_number: int,
+    now: int,
+    born: int,
+    previous: int,
+    asked: int,
+    u: float,
+    budget: Budget,
+) -> tuple[int, int, int, int, Budget]:
+    """What becomes of a delivery whose attempt has failed: (state, end cause, due, gap, budget).
+
+    ``disabled``: whether its endpoint is off by now. The other arguments are those of ``retry``; a retry is
+    paid for last, so that one that is not made costs nothing.
+    """
+    if action in (DROP, DISABLE):
+        return DROPPED, BY_VERDICT, 0, 0, budget
+    if disabled and not policy.disable_holds:
+        return DROPPED, BY_DISABLING, 0, 0, budget
+    state, due, gap = retry(policy, attempt_number, now, born, previous, asked, u)
+    if state == EXPIRED:
+        return EXPIRED, BY_AGE, due, gap, budget
+    if state == DEAD:
+        return DEAD, BY_ATTEMPTS, due, gap, budget
+    if policy.budget_ratio >= 0:
+        paid, left = budget_take(policy, budget, now)
+        if not paid:
+            return DEAD, BY_BUDGET, 0, 0, left
+        return WAITING, 0, due, gap, left
+    return WAITING, 0, due, gap, budget
+
+
 COMPILABLE = (
     rounded,
     gap_before,
@@ -518,6 +628,13 @@ COMPILABLE = (
     budget_refilled,
     budget_after_success,
     budget_take,
+    block,
+    block_ends,
+    cause_at_start,
+    heard,
+    after_failure,
+    breaker_blocks,
+    start_probing,
     empty_window,
     _kept,
     _moved,

@@ -38,18 +38,6 @@ from sim.receiver import NEVER
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-WAIT_CAUSES = (
-    "",
-    "worker",
-    "head_of_line",
-    "slot",
-    "rate",
-    "breaker",
-    "retry_after",
-    "order",
-    "disabled",
-    "poll",
-)
 NO_OUTCOME = -1
 NOT_YET = -1
 """A time that has not come by the end of the run."""
@@ -68,7 +56,7 @@ class Columns:
     events: source, index, type (in the model's event types), key, seq, time.
     deliveries: event (row), member, state, attempts, delivered, settled, due, cause.
     attempts: delivery (row), attempt_number, tier, due, started, finished, outcome, status, processed,
-    served, cause (position in ``WAIT_CAUSES``).
+    served, cause (position in ``policy.WAIT_CAUSES``).
     polls: member, time, returned.
     """
 
@@ -212,7 +200,7 @@ def build(model: Model, columns: Columns, engine: str) -> Trace:
             "outcome": _labels(attempts["outcome"], policy.OUTCOMES),
             "status": attempts["status"],
             "processed_s": _seconds(attempts["processed"]),
-            "wait_cause": _labels(attempts["cause"], WAIT_CAUSES),
+            "wait_cause": _labels(attempts["cause"], policy.WAIT_CAUSES),
             "served_s": _seconds(attempts["served"]),
         }
     )
