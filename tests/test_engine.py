@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 
 import sim
+from tests.tiny import failing, policy, rows, world
 
 ENGINES = ["simpy", "compiled"]
 Run = Callable[..., sim.Result]
@@ -29,41 +30,6 @@ def run(request: pytest.FixtureRequest) -> Run:
 def simpy_run() -> Run:
     """The engine that can call a user's own receivers."""
     return partial(sim.run, engine="simpy")
-
-
-def world(*times: str, **changes: Any) -> dict[str, Any]:
-    """One producer ``p`` with one key and events at these times, one endpoint ``e``; sections replaced."""
-    mapping = {
-        "horizon": "100s",
-        "drain": "1000s",
-        "producers": {"p": {"arrivals": {"at": list(times or ("0s",))}, "keys": {"count": 1}}},
-        "endpoints": {"e": {"policy": "m", "receiver": "r"}},
-        "policies": {"m": {"schedule": ["0s", "1s"], "timeout": "5s"}},
-        "receivers": {"r": {"latency": "1s"}},
-    }
-    return mapping | changes
-
-
-def policy(*schedule: Any, **more: Any) -> dict[str, Any]:
-    """The policies of a world that has one."""
-    return {"m": {"schedule": list(schedule), "timeout": "5s", **more}}
-
-
-def failing(start: str, end: str, how: Any = "refuse", latency: Any = "1s") -> dict[str, Any]:
-    """The receivers of a world that has one, with one outage."""
-    faults = [{"outage": {"windows": [[start, end]], "how": how}}]
-    return {"r": {"latency": latency, "faults": faults}}
-
-
-def rows(frame: pd.DataFrame, *columns: str) -> list[tuple[Any, ...]]:
-    """Columns of a frame as plain tuples; None for a missing value, ids without the endpoint ``e:0``."""
-    plain = [
-        [None if pd.isna(value) else value for value in frame[column].astype(object)] for column in columns
-    ]
-    return [
-        tuple(value.removesuffix(":e:0") if isinstance(value, str) else value for value in row)
-        for row in zip(*plain, strict=True)
-    ]
 
 
 def starts(result: sim.Result) -> list[tuple[Any, ...]]:

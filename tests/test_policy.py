@@ -557,3 +557,74 @@ def test_policy_needs_the_standard_library_only() -> None:
     )
     found = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert found.stdout.split() == ["sim"]
+
+
+# --------------------------------------------------------------------------- a start, an answer, a failure
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({}, ""),
+        ({"disabled": True, "in_flight": 9}, "disabled"),  # whatever else is the matter
+        ({"in_flight": 2, "breaker_shut": True}, "slot"),
+        ({"breaker_shut": True, "rested_until": 99}, "breaker"),
+        ({"rested_until": 11, "free_again": 99}, "retry_after"),
+        ({"free_again": 11}, "rate"),
+        ({"rested_until": 10, "free_again": 10, "in_flight": 1}, ""),  # the very instant is late enough
+    ],
+)
+def test_block_names_the_first_thing_in_the_way(changes: dict[str, Any], cause: str) -> None:
+    """Off, then slots, breaker, what the receiver asked for, and rate."""
+    arguments = {
+        "disabled": False,
+        "in_flight": 0,
+        "most_in_flight": 2,
+        "breaker_shut": False,
+        "rested_until": 0,
+        "free_again": 0,
+        "now": 10,
+    }
+    assert policy.WAIT_CAUSES[policy.block(**(arguments | changes))] == cause
+
+
+@pytest.mark.parametrize(
+    ("code", "answered", "heard"),
+    [
+        (200, 15, (200, 15, 7)),  # at the very instant of the timeout
+        (200, 16, (policy.NO_ANSWER, 15, -1)),  # a nanosecond later it is none, and asks for nothing
+        (policy.CONNECTION_REFUSED, 10, (policy.CONNECTION_REFUSED, 10, 7)),
+        (policy.NO_ANSWER, policy.FOREVER, (policy.NO_ANSWER, 15, -1)),
+    ],
+)
+def test_heard_is_what_comes_before_the_timeout(
+    code: int, answered: int, heard: tuple[int, int, int]
+) -> None:
+    """A request sent at 10 with a timeout of 5 ns, answered with a wish to wait 7."""
+    rules = made("0s", timeout="5ns")
+    assert policy.heard(rules, 1, 10, code, answered, 7) == heard
+
+
+@pytest.mark.parametrize(
+    ("changes", "action", "disabled", "state", "cause"),
+    [
+        ({}, policy.RETRY, False, "waiting", ""),
+        ({}, policy.DROP, False, "dropped", "verdict"),
+        ({}, policy.DISABLE, True, "dropped", "verdict"),  # the verdict is nearer than its effect
+        ({}, policy.RETRY, True, "dropped", "disabled"),
+        ({"disable": {"consecutive": 9, "rest": "hold"}}, policy.RETRY, True, "waiting", ""),
+        ({"max_attempts": 1}, policy.RETRY, False, "dead", "attempts"),
+        ({"max_age": "1ns"}, policy.RETRY, False, "expired", "age"),
+        ({"budget": {"ratio": 0.1}}, policy.RETRY, False, "dead", "budget"),
+    ],
+)
+def test_after_failure_says_what_becomes_of_a_delivery_and_why(
+    changes: dict[str, Any], action: int, disabled: bool, state: str, cause: str
+) -> None:
+    """Verdict, disabling, attempts, age and budget, in this order; the budget here is empty."""
+    rules = made("0s", "1s", **changes)
+    empty = policy.Budget(0.0, 5)
+    found = policy.after_failure(rules, action, disabled, 1, 5, 5, 0, -1, 0.5, empty)
+    assert (policy.STATES[found[0]], policy.END_CAUSES[found[1]]) == (state, cause)
+    assert (found[2] == 5 + 10**9) == (state == "waiting")
+    assert found[4].tokens == 0

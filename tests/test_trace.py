@@ -14,6 +14,7 @@ from pandas.testing import assert_frame_equal
 
 import sim
 from sim import engine_simpy, metrics, model, trace
+from tests.tiny import world
 
 TEXT, NUMBER, TIME, LABEL, FLAG = "str", "int64", "float64", "category", "bool"
 
@@ -57,19 +58,6 @@ DELIVERIES = {
     "stale": FLAG,
 }
 POLLS = {"endpoint": LABEL, "polled_s": TIME, "returned": NUMBER}
-
-
-def world(*times: str, **changes: Any) -> dict[str, Any]:
-    """One producer with one key and events at these times, one endpoint; sections replaced."""
-    mapping = {
-        "horizon": "100s",
-        "drain": "1000s",
-        "producers": {"p": {"arrivals": {"at": list(times or ("0s",))}, "keys": {"count": 1}}},
-        "endpoints": {"e": {"policy": "m", "receiver": "r"}},
-        "policies": {"m": {"schedule": ["0s", "1s"], "timeout": "5s"}},
-        "receivers": {"r": {"latency": "1s"}},
-    }
-    return mapping | changes
 
 
 def mixed(**changes: Any) -> dict[str, Any]:
