@@ -12,7 +12,7 @@ import numpy as np
 
 from sim import dice, policy, receiver
 from sim.compiled_dispatch import compete, enter, health_of, keep_health, leave_queue, let_go, look, release
-from sim.compiled_queues import IN_STREAM, IS_DUE, NONE, ON_ITS_WAY, PROBE, QUEUED, SETTLED, heap_push
+from sim.compiled_queues import IN_STREAM, IS_DUE, NONE, ON_ITS_WAY, PROBE, QUEUED, SETTLED, at, heap_push
 from sim.compiled_records import JITTER
 from sim.policy import Budget
 from sim.receiver import Outages
@@ -28,13 +28,11 @@ def unsigned(cell: int) -> Any:
 
 def record(slots: Any, deliveries: Any, slot: int, state: int, settled: int, delivered: int) -> None:
     """Write down how a delivery stands."""
-    row = slots[slot].number
-    deliveries[row, 2] = state
-    deliveries[row, 3] = slots[slot].attempts
-    deliveries[row, 4] = delivered
-    deliveries[row, 5] = settled
-    deliveries[row, 6] = slots[slot].due if state == policy.WAITING else -1
-    deliveries[row, 7] = slots[slot].cause
+    s = at(slots, slot)
+    row = at(deliveries, s.number)
+    row.state, row.attempts, row.cause = state, s.attempts, s.cause
+    row.delivered, row.settled = delivered, settled
+    row.due = s.due if state == policy.WAITING else -1
 
 
 def settle(
@@ -43,25 +41,25 @@ def settle(
 ) -> None:  # fmt: skip
     """A final state, and why; the successor of its key may go."""
     now = run.now
-    slots[slot].state = state
-    slots[slot].cause = cause
-    slots[slot].flags |= SETTLED
+    at(slots, slot).state = state
+    at(slots, slot).cause = cause
+    at(slots, slot).flags |= SETTLED
     let_go(slots, run, tiers, slot)
-    slots[slot].flags &= ~IS_DUE
+    at(slots, slot).flags &= ~IS_DUE
     if settings.tracing != 0:
         record(slots, deliveries, slot, state, now, now if state == policy.STATE_DELIVERED else -1)
     run.open -= 1
-    stream = slots[slot].stream
-    if stream != NONE and streams[stream, 1] == slot:
+    stream = at(slots, slot).stream
+    if stream != NONE and at(streams, stream).first == slot:
         head = slot
-        while head != NONE and slots[head].flags & SETTLED:
-            following = slots[head].stream_next
+        while head != NONE and at(slots, head).flags & SETTLED:
+            following = at(slots, head).stream_next
             if head != slot:
                 leave_queue(slots, run, head, IN_STREAM)
             head = following
-        streams[stream, 1] = head
-        slots[slot].flags &= ~IN_STREAM
-        if head != NONE and slots[head].flags & IS_DUE:
+        at(streams, stream).first = head
+        at(slots, slot).flags &= ~IN_STREAM
+        if head != NONE and at(slots, head).flags & IS_DUE:
             compete(slots, run, settings, lanes, tiers, head)
     leave_queue(slots, run, slot, 0)
 
@@ -70,8 +68,8 @@ def luck(slots: Any, settings: Any, members: Any, jitter: int, slot: int) -> flo
     """The uniform number behind the jitter of the gap before the next attempt."""
     if jitter == policy.NO_JITTER:
         return 0.5
-    word, endpoint = unsigned(slots[slot].word), unsigned(members[slots[slot].member].word)
-    return dice.uniform(unsigned(settings.seed), JITTER, word, endpoint, slots[slot].attempts + 1, 0)
+    word, endpoint = unsigned(at(slots, slot).word), unsigned(at(members, at(slots, slot).member).word)
+    return dice.uniform(unsigned(settings.seed), JITTER, word, endpoint, at(slots, slot).attempts + 1, 0)
 
 
 # --------------------------------------------------------------------------- attempts
@@ -82,10 +80,10 @@ def begin(
     o_first: Any, o_start: Any, o_end: Any, ends: Any, attempts: Any, slot: int,
 ) -> None:  # fmt: skip
     """The request of an attempt leaves: the receiver says what becomes of it, and so its end is known."""
-    s = slots[slot]
+    s = at(slots, slot)
     now, number = run.now, s.attempts
-    m = members[s.member]
-    rules = policies[m.policy]
+    m = at(members, s.member)
+    rules = at(policies, m.policy)
     outages = Outages(o_first[s.member], o_start, o_end)
     free, starts, ring = (
         books[m.free : m.free_end],
@@ -94,7 +92,7 @@ def begin(
     )
     seed, word, endpoint = unsigned(settings.seed), unsigned(s.word), unsigned(m.word)
     answer = receiver.receive(
-        receivers[m.receiver],
+        at(receivers, m.receiver),
         outages,
         free,
         starts,
@@ -110,7 +108,8 @@ def begin(
     )
     s.flags &= ~ON_ITS_WAY
     if settings.tracing != 0:
-        attempts[s.row, 8], attempts[s.row, 9] = answer.processed, answer.served
+        row = at(attempts, s.row)
+        row.processed, row.served = answer.processed, answer.served
     heap_push(ends, run.ends, finished, s.number, slot)
     run.ends += 1
 
@@ -121,19 +120,19 @@ def finish(
     slot: int,
 ) -> bool:  # fmt: skip
     """An attempt has ended: what that means for its worker, its endpoint and the delivery. False: standstill."""
-    s = slots[slot]
+    s = at(slots, slot)
     now, member = run.now, s.member
-    rules = policies[members[member].policy]
+    rules = at(policies, at(members, member).policy)
     action = policy.verdict(rules, s.code)
     if settings.tracing != 0:
-        attempts[s.row, 5], attempts[s.row, 6] = now, policy.outcome(action, s.code)
-        attempts[s.row, 7] = max(s.code, 0)
-    condition[member].in_flight -= 1
+        row = at(attempts, s.row)
+        row.finished, row.outcome, row.status = now, policy.outcome(action, s.code), max(s.code, 0)
+    at(condition, member).in_flight -= 1
     if settings.per_tier != 0:
-        tiers[s.tier].free += 1
+        at(tiers, s.tier).free += 1
         look(run, tiers, s.tier)
     else:
-        lanes[0 if s.attempts == 1 else len(lanes) - 1].free += 1
+        at(lanes, 0 if s.attempts == 1 else len(lanes) - 1).free += 1
         run.pending = 1
     before = s.due
     state = decide(
@@ -147,7 +146,7 @@ def finish(
         s.state = policy.WAITING
     release(slots, run, settings, lanes, tiers, members, condition, parked, wakes, member)
     if state == policy.WAITING:
-        enter(slots, run, settings, dues, rings, lanes, tiers, streams, members[member].policy, slot)
+        enter(slots, run, settings, dues, rings, lanes, tiers, streams, at(members, member).policy, slot)
     return True
 
 
@@ -156,10 +155,10 @@ def decide(
     lanes: Any, tiers: Any, streams: Any, deliveries: Any, slot: int, action: int,
 ) -> int:  # fmt: skip
     """What an attempt that has ended means for its endpoint and for the delivery, which may be settled."""
-    s = slots[slot]
+    s = at(slots, slot)
     now, member = run.now, s.member
-    m, c = members[member], condition[member]
-    rules = policies[m.policy]
+    m, c = at(members, member), at(condition, member)
+    rules = at(policies, m.policy)
     failed = action != policy.SUCCESS
     if m.watched != 0:
         keep_health(c, policy.health_after(rules, health_of(c), now, failed, s.flags & PROBE != 0))
@@ -176,7 +175,7 @@ def decide(
         c.disabled = 1
         if not rules.disable_holds:
             for other in range(run.slots_used):
-                o = slots[other]
+                o = at(slots, other)
                 if o.member == member and o.state == policy.WAITING and o.flags & SETTLED == 0:
                     settle(
                         slots,
@@ -209,30 +208,31 @@ def poll(
     """An endpoint fetches what waits for it, unless it is out."""
     now = run.now
     outages = Outages(o_first[member], o_start, o_end)
-    if receiver.any_outage(receivers[members[member].receiver], outages, now):
+    if receiver.any_outage(at(receivers, at(members, member).receiver), outages, now):
         return
     returned = 0
-    slot = condition[member].mail
-    condition[member].mail = NONE
-    row = run.polls_out
+    slot = at(condition, member).mail
+    at(condition, member).mail = NONE
+    number = run.polls_out
     run.polls_out += 1
     while slot != NONE:
-        s = slots[slot]
+        s = at(slots, slot)
         following = s.next
         s.attempts = 1
         s.flags &= ~QUEUED
         if settings.tracing != 0:
-            at = run.attempts_out
-            attempts[at, 0], attempts[at, 1], attempts[at, 2], attempts[at, 3] = s.number, 1, 0, s.created
-            attempts[at, 4], attempts[at, 5], attempts[at, 6] = now, now, policy.DELIVERED
-            attempts[at, 7], attempts[at, 8], attempts[at, 9] = receiver.OK, now, now
-            attempts[at, 10] = policy.FOR_POLL if now > s.created else 0
+            made = at(attempts, run.attempts_out)
+            made.delivery, made.attempt_number, made.tier, made.due = s.number, 1, 0, s.created
+            made.started, made.finished, made.outcome, made.status = now, now, policy.DELIVERED, receiver.OK
+            made.processed, made.served = now, now
+            made.cause = policy.FOR_POLL if now > s.created else 0
         run.attempts_out += 1
         settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.STATE_DELIVERED, 0)
         returned += 1
         slot = following
     if settings.tracing != 0:
-        polls[row, 0], polls[row, 1], polls[row, 2] = member, now, returned
+        row = at(polls, number)
+        row.member, row.time, row.returned = member, now, returned
 
 
 COMPILABLE = (

@@ -19,6 +19,7 @@ from sim.compiled_queues import (
     NONE,
     QUEUED,
     SETTLED,
+    at,
     earlier,
     heap_pop,
     heap_push,
@@ -35,7 +36,7 @@ def take_slot(slots: Any, run: Any) -> int:
     """An empty slot; there must be one."""
     slot = run.free_slot
     if slot != NONE:
-        run.free_slot = slots[slot].next
+        run.free_slot = at(slots, slot).next
         run.free_slots -= 1
         return int(slot)
     slot = run.slots_used
@@ -45,9 +46,9 @@ def take_slot(slots: Any, run: Any) -> int:
 
 def leave_queue(slots: Any, run: Any, slot: int, queue: int) -> None:
     """A queue no longer holds a slot; a settled one that none holds is empty."""
-    slots[slot].flags &= ~queue
-    if slots[slot].flags & SETTLED and not slots[slot].flags & IN_A_QUEUE:
-        slots[slot].next = run.free_slot
+    at(slots, slot).flags &= ~queue
+    if at(slots, slot).flags & SETTLED and not at(slots, slot).flags & IN_A_QUEUE:
+        at(slots, slot).next = run.free_slot
         run.free_slot = slot
         run.free_slots += 1
 
@@ -57,36 +58,36 @@ def leave_queue(slots: Any, run: Any, slot: int, queue: int) -> None:
 
 def wait_until_due(slots: Any, run: Any, dues: Any, rings: Any, slot: int, policy_number: int) -> None:
     """Remember when a delivery comes due: in its ring if that stays sorted, else by itself."""
-    slots[slot].flags |= QUEUED
-    slots[slot].next = NONE
-    ring = policy_number * RINGS + min(slots[slot].attempts, RINGS - 1)
-    last = rings[ring, 1]
-    if rings[ring, 0] == NONE:
-        rings[ring, 0] = slot
-        rings[ring, 1] = slot
-        slots[slot].ring = ring
+    at(slots, slot).flags |= QUEUED
+    at(slots, slot).next = NONE
+    ring = policy_number * RINGS + min(at(slots, slot).attempts, RINGS - 1)
+    last = at(rings, ring).tail
+    if at(rings, ring).head == NONE:
+        at(rings, ring).head = slot
+        at(rings, ring).tail = slot
+        at(slots, slot).ring = ring
     elif earlier(slots, last, slot):
-        slots[last].next = slot
-        rings[ring, 1] = slot
-        slots[slot].ring = ring
+        at(slots, last).next = slot
+        at(rings, ring).tail = slot
+        at(slots, slot).ring = ring
         return  # the heap knows the head of the ring
     else:
-        slots[slot].ring = NONE
-    heap_push(dues, run.dues, slots[slot].due, slots[slot].number, slot)
+        at(slots, slot).ring = NONE
+    heap_push(dues, run.dues, at(slots, slot).due, at(slots, slot).number, slot)
     run.dues += 1
 
 
 def pop_due(slots: Any, run: Any, dues: Any, rings: Any) -> int:
     """The delivery that comes due first."""
-    slot = dues[0, 2]
+    slot = at(dues, 0).item
     heap_pop(dues, run.dues)
     run.dues -= 1
-    ring = slots[slot].ring
+    ring = at(slots, slot).ring
     if ring != NONE:
-        head = slots[slot].next
-        rings[ring, 0] = head
+        head = at(slots, slot).next
+        at(rings, ring).head = head
         if head != NONE:
-            heap_push(dues, run.dues, slots[head].due, slots[head].number, head)
+            heap_push(dues, run.dues, at(slots, head).due, at(slots, head).number, head)
             run.dues += 1
     return int(slot)
 
@@ -96,30 +97,30 @@ def pop_due(slots: Any, run: Any, dues: Any, rings: Any) -> int:
 
 def push_ready(slots: Any, pools: Any, pool: int, slot: int) -> None:
     """A due delivery waits for a worker: at the end of the line if that is its place, else in the heap."""
-    slots[slot].flags |= QUEUED
-    last = pools[pool].tail
-    if pools[pool].head == NONE or earlier(slots, last, slot):
-        slots[slot].next = NONE
-        if pools[pool].head == NONE:
-            pools[pool].head = slot
+    at(slots, slot).flags |= QUEUED
+    last = at(pools, pool).tail
+    if at(pools, pool).head == NONE or earlier(slots, last, slot):
+        at(slots, slot).next = NONE
+        if at(pools, pool).head == NONE:
+            at(pools, pool).head = slot
         else:
-            slots[last].next = slot
-        pools[pool].tail = slot
+            at(slots, last).next = slot
+        at(pools, pool).tail = slot
     else:
-        pools[pool].heap = pair_push(slots, pools[pool].heap, slot)
+        at(pools, pool).heap = pair_push(slots, at(pools, pool).heap, slot)
 
 
 def first_ready(slots: Any, run: Any, pools: Any, pool: int) -> int:
     """The delivery of a lane that may start first, dropped ones being thrown away; ``NONE``: none."""
-    while pools[pool].head != NONE and slots[pools[pool].head].flags & SETTLED:
-        gone = pools[pool].head
-        pools[pool].head = slots[gone].next
+    while at(pools, pool).head != NONE and at(slots, at(pools, pool).head).flags & SETTLED:
+        gone = at(pools, pool).head
+        at(pools, pool).head = at(slots, gone).next
         leave_queue(slots, run, gone, QUEUED)
-    while pools[pool].heap != NONE and slots[pools[pool].heap].flags & SETTLED:
-        gone = pools[pool].heap
-        pools[pool].heap = pair_pop(slots, gone)
+    while at(pools, pool).heap != NONE and at(slots, at(pools, pool).heap).flags & SETTLED:
+        gone = at(pools, pool).heap
+        at(pools, pool).heap = pair_pop(slots, gone)
         leave_queue(slots, run, gone, QUEUED)
-    head, root = pools[pool].head, pools[pool].heap
+    head, root = at(pools, pool).head, at(pools, pool).heap
     if head == NONE or (root != NONE and earlier(slots, root, head)):
         return int(root)
     return int(head)
@@ -127,16 +128,16 @@ def first_ready(slots: Any, run: Any, pools: Any, pool: int) -> int:
 
 def take_ready(slots: Any, run: Any, pools: Any, pool: int, slot: int) -> None:
     """Take the delivery that ``first_ready`` has given."""
-    if pools[pool].head == slot:
-        pools[pool].head = slots[slot].next
+    if at(pools, pool).head == slot:
+        at(pools, pool).head = at(slots, slot).next
     else:
-        pools[pool].heap = pair_pop(slots, slot)
-    slots[slot].flags &= ~QUEUED
+        at(pools, pool).heap = pair_pop(slots, slot)
+    at(slots, slot).flags &= ~QUEUED
 
 
 def pop_open(slots: Any, run: Any, root: int) -> int:
     """The root of a pairing heap once the dropped ones above it are gone; ``NONE``: none. It stays in."""
-    while root != NONE and slots[root].flags & SETTLED:
+    while root != NONE and at(slots, root).flags & SETTLED:
         following = pair_pop(slots, root)
         leave_queue(slots, run, root, QUEUED)
         root = following
@@ -146,9 +147,9 @@ def pop_open(slots: Any, run: Any, root: int) -> int:
 def look(run: Any, tiers: Any, tier: int) -> None:
     """Let a tier's free workers look at its queue in the next dispatch."""
     run.pending = 1
-    if tiers[tier].free > 0 and tiers[tier].looks == 0:
-        tiers[tier].looks = 1
-        tiers[tier].next_looking = run.looking
+    if at(tiers, tier).free > 0 and at(tiers, tier).looks == 0:
+        at(tiers, tier).looks = 1
+        at(tiers, tier).next_looking = run.looking
         run.looking = tier
 
 
@@ -156,59 +157,59 @@ def take_heads(slots: Any, run: Any, tiers: Any) -> None:
     """Every free worker of a tier that looks takes the next head: returned ones first, then the line."""
     while run.looking != NONE:
         tier = run.looking
-        run.looking = tiers[tier].next_looking
-        tiers[tier].looks = 0
-        while tiers[tier].free > 0:
-            tiers[tier].heap = pop_open(slots, run, tiers[tier].heap)
-            slot = tiers[tier].heap
+        run.looking = at(tiers, tier).next_looking
+        at(tiers, tier).looks = 0
+        while at(tiers, tier).free > 0:
+            at(tiers, tier).heap = pop_open(slots, run, at(tiers, tier).heap)
+            slot = at(tiers, tier).heap
             if slot != NONE:
-                tiers[tier].heap = pair_pop(slots, slot)
-                slots[slot].flags &= ~QUEUED
+                at(tiers, tier).heap = pair_pop(slots, slot)
+                at(slots, slot).flags &= ~QUEUED
             else:
-                slot = tiers[tier].head
+                slot = at(tiers, tier).head
                 if slot == NONE:
                     break
-                tiers[tier].head = slots[slot].tier_next
+                at(tiers, tier).head = at(slots, slot).tier_next
                 leave_queue(slots, run, slot, IN_TIER)
-                if slots[slot].flags & SETTLED:
+                if at(slots, slot).flags & SETTLED:
                     continue
-            tiers[tier].free -= 1
-            slots[slot].flags |= HELD
-            if slots[slot].flags & IS_DUE:
-                slots[slot].flags |= QUEUED
+            at(tiers, tier).free -= 1
+            at(slots, slot).flags |= HELD
+            if at(slots, slot).flags & IS_DUE:
+                at(slots, slot).flags |= QUEUED
                 run.held_due = pair_push(slots, run.held_due, slot)
 
 
 def let_go(slots: Any, run: Any, tiers: Any, slot: int) -> None:
     """A worker that holds a delivery gives it up."""
-    if slots[slot].flags & HELD:
-        slots[slot].flags &= ~HELD
-        tiers[slots[slot].tier].free += 1
-        look(run, tiers, slots[slot].tier)
+    if at(slots, slot).flags & HELD:
+        at(slots, slot).flags &= ~HELD
+        at(tiers, at(slots, slot).tier).free += 1
+        look(run, tiers, at(slots, slot).tier)
 
 
 def compete(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, slot: int) -> None:
     """Take part in the next dispatch."""
     run.pending = 1
     if settings.per_tier == 0:
-        push_ready(slots, lanes, 0 if slots[slot].attempts == 0 else len(lanes) - 1, slot)
-    elif slots[slot].flags & HELD:
-        if slots[slot].flags & QUEUED == 0:
-            slots[slot].flags |= QUEUED
+        push_ready(slots, lanes, 0 if at(slots, slot).attempts == 0 else len(lanes) - 1, slot)
+    elif at(slots, slot).flags & HELD:
+        if at(slots, slot).flags & QUEUED == 0:
+            at(slots, slot).flags |= QUEUED
             run.held_due = pair_push(slots, run.held_due, slot)
-    elif slots[slot].cause != 0:
-        tier = slots[slot].tier
-        slots[slot].flags |= QUEUED
-        tiers[tier].heap = pair_push(slots, tiers[tier].heap, slot)
+    elif at(slots, slot).cause != 0:
+        tier = at(slots, slot).tier
+        at(slots, slot).flags |= QUEUED
+        at(tiers, tier).heap = pair_push(slots, at(tiers, tier).heap, slot)
         look(run, tiers, tier)
 
 
 def offer(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, streams: Any, slot: int) -> None:
     """A delivery has come due."""
-    slots[slot].flags |= IS_DUE
-    stream = slots[slot].stream
-    if settings.per_tier == 0 and stream != NONE and streams[stream, 1] != slot:
-        slots[slot].cause = policy.FOR_ORDER
+    at(slots, slot).flags |= IS_DUE
+    stream = at(slots, slot).stream
+    if settings.per_tier == 0 and stream != NONE and at(streams, stream).first != slot:
+        at(slots, slot).cause = policy.FOR_ORDER
     else:
         compete(slots, run, settings, lanes, tiers, slot)
 
@@ -218,19 +219,19 @@ def enter(
     policy_number: int, slot: int,
 ) -> None:  # fmt: skip
     """A delivery begins to wait for its next attempt."""
-    slots[slot].cause = 0
+    at(slots, slot).cause = 0
     if settings.per_tier != 0:
-        tier = policy_number * settings.most_tiers + slots[slot].attempts
-        slots[slot].tier = tier
-        slots[slot].tier_next = NONE
-        slots[slot].flags |= IN_TIER
-        if tiers[tier].head == NONE:
-            tiers[tier].head = slot
+        tier = policy_number * settings.most_tiers + at(slots, slot).attempts
+        at(slots, slot).tier = tier
+        at(slots, slot).tier_next = NONE
+        at(slots, slot).flags |= IN_TIER
+        if at(tiers, tier).head == NONE:
+            at(tiers, tier).head = slot
         else:
-            slots[tiers[tier].tail].tier_next = slot
-        tiers[tier].tail = slot
+            at(slots, at(tiers, tier).tail).tier_next = slot
+        at(tiers, tier).tail = slot
         look(run, tiers, tier)
-    if slots[slot].due > run.now:
+    if at(slots, slot).due > run.now:
         wait_until_due(slots, run, dues, rings, slot, policy_number)
     else:
         offer(slots, run, settings, lanes, tiers, streams, slot)
@@ -241,18 +242,27 @@ def enter(
 
 def blocked(members: Any, condition: Any, member: int, now: int) -> int:
     """Why no attempt to a member may start now: a wait cause, 0 if one may."""
-    c = condition[member]
+    c = at(condition, member)
     shut = c.breaker != policy.CLOSED and policy.breaker_blocks(health_of(c), now)
-    most = members[member].most_in_flight
+    most = at(members, member).most_in_flight
     return policy.block(c.disabled != 0, c.in_flight, most, shut, c.rested_until, c.free_again, now)
+
+
+def park(slots: Any, condition: Any, parked: Any, place: int, member: int, slot: int) -> None:
+    """Set a delivery aside; ``place``: that of its endpoint and pool."""
+    at(slots, slot).flags |= QUEUED
+    line = at(parked, place)
+    if line.root == NONE:
+        at(condition, member).parked += 1
+    line.root = pair_push(slots, line.root, slot)
 
 
 def wake_later(run: Any, condition: Any, wakes: Any, member: int, cause: int) -> None:
     """Look again at what was set aside once time alone has ended the block."""
-    c = condition[member]
+    c = at(condition, member)
     until = policy.block_ends(cause, c.breaker, c.opened_until, c.rested_until, c.free_again)
-    if until < condition[member].wake_at:
-        condition[member].wake_at = until
+    if until < at(condition, member).wake_at:
+        at(condition, member).wake_at = until
         heap_push(wakes, run.wakes, until, member, member)
         run.wakes += 1
 
@@ -262,20 +272,24 @@ def release(
     wakes: Any, member: int,
 ) -> None:  # fmt: skip
     """Let the first delivery of every pool that was set aside compete again, if nothing blocks it any more."""
-    known = False
-    for pool in range(parked.shape[1]):
-        if parked[member, pool] != NONE:
-            if not known:
-                known = True
-                cause = blocked(members, condition, member, run.now)
-                if cause != 0:
-                    wake_later(run, condition, wakes, member, cause)
-                    return
-            slot = pop_open(slots, run, parked[member, pool])
-            parked[member, pool] = slot
+    if at(condition, member).parked == 0:
+        return
+    cause = blocked(members, condition, member, run.now)
+    if cause != 0:
+        wake_later(run, condition, wakes, member, cause)
+        return
+    pools = len(parked) // len(members)
+    for place in range(member * pools, member * pools + pools):
+        line = at(parked, place)
+        if line.root != NONE:
+            slot = pop_open(slots, run, line.root)
+            line.root = slot
             if slot != NONE:
-                parked[member, pool] = pair_pop(slots, slot)
-                slots[slot].flags &= ~QUEUED
+                line.root = pair_pop(slots, slot)
+                at(slots, slot).flags &= ~QUEUED
+            if line.root == NONE:
+                at(condition, member).parked -= 1
+            if slot != NONE:
                 compete(slots, run, settings, lanes, tiers, slot)
 
 
@@ -335,6 +349,7 @@ COMPILABLE = (
     offer,
     enter,
     blocked,
+    park,
     wake_later,
     release,
     window_of,

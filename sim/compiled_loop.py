@@ -23,6 +23,7 @@ from sim.compiled_dispatch import (
     leave_queue,
     let_go,
     offer,
+    park,
     pop_due,
     pop_open,
     release,
@@ -40,11 +41,11 @@ from sim.compiled_queues import (
     PROBE,
     QUEUED,
     SETTLED,
+    at,
     earlier,
     heap_pop,
     heap_push,
     pair_pop,
-    pair_push,
     stream_row,
 )
 from sim.compiled_records import (
@@ -77,7 +78,7 @@ def create(
 ) -> None:  # fmt: skip
     """A new delivery, unless it is over before it begins."""
     slot = take_slot(slots, run)
-    s = slots[slot]
+    s = at(slots, slot)
     now = run.now
     s.number = run.next_number
     run.next_number += 1
@@ -87,21 +88,21 @@ def create(
     s.state, s.attempts, s.gap, s.cause, s.flags, s.standing = policy.WAITING, 0, 0, 0, 0, 0
     s.deleted, s.stream, s.tier, s.ring, s.row = FOREVER, NONE, NONE, NONE, NONE
     if settings.tracing != 0:
-        deliveries[s.number, 0] = event
-        deliveries[s.number, 1] = member
+        row = at(deliveries, s.number)
+        row.event, row.member = event, member
         record(slots, deliveries, slot, policy.WAITING, -1, -1)
-    if members[member].policy == NONE:
+    if at(members, member).policy == NONE:
         s.flags |= QUEUED
         s.next = NONE
-        if condition[member].mail == NONE:
-            condition[member].mail = slot
+        if at(condition, member).mail == NONE:
+            at(condition, member).mail = slot
         else:
-            slots[condition[member].mail_end].next = slot
-        condition[member].mail_end = slot
+            at(slots, at(condition, member).mail_end).next = slot
+        at(condition, member).mail_end = slot
         return
-    rules = policies[members[member].policy]
-    if settings.holds_id != 0 and lives[source].kind >= 0:
-        life = lives[source]
+    rules = at(policies, at(members, member).policy)
+    if settings.holds_id != 0 and at(lives, source).kind >= 0:
+        life = at(lives, source)
         points = life_points[life.points_from : life.points_to]
         seed = unsigned(settings.seed)
         s.deleted = now + dice.sample_ns(
@@ -120,25 +121,25 @@ def create(
     if settings.ordering != NO_ORDER:
         name = member * settings.keys + key if settings.ordering == BY_KEY else member
         stream = stream_row(streams, name)
-        if streams[stream, 0] == NONE:
-            streams[stream, 0] = name
+        if at(streams, stream).name == NONE:
+            at(streams, stream).name = name
             run.streams_used += 1
         s.stream, s.stream_next = stream, NONE
         s.flags |= IN_STREAM
-        if streams[stream, 1] == NONE:
-            streams[stream, 1] = slot
+        if at(streams, stream).first == NONE:
+            at(streams, stream).first = slot
         else:
-            slots[streams[stream, 2]].stream_next = slot
-        streams[stream, 2] = slot
+            at(slots, at(streams, stream).last).stream_next = slot
+        at(streams, stream).last = slot
     s.due = now + policy.first_gap(rules, luck(slots, settings, members, rules.jitter, slot))
-    if condition[member].disabled != 0 and not rules.disable_holds:
+    if at(condition, member).disabled != 0 and not rules.disable_holds:
         settle(
             slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED, policy.BY_DISABLING
         )
     elif policy.too_old(rules, s.due, now) and not rules.age_from_first_attempt:
         settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.EXPIRED, policy.BY_AGE)
     else:
-        enter(slots, run, settings, dues, rings, lanes, tiers, streams, members[member].policy, slot)
+        enter(slots, run, settings, dues, rings, lanes, tiers, streams, at(members, member).policy, slot)
 
 
 # --------------------------------------------------------------------------- dispatch
@@ -152,11 +153,11 @@ def next_to_start(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any) -
         run.held_due = slot
         if slot != NONE:
             run.held_due = pair_pop(slots, slot)
-            slots[slot].flags &= ~QUEUED
+            at(slots, slot).flags &= ~QUEUED
         return slot
     best, best_lane = NONE, 0
     for lane in range(len(lanes)):
-        if lanes[lane].free > 0:
+        if at(lanes, lane).free > 0:
             slot = first_ready(slots, run, lanes, lane)
             if slot != NONE and (best == NONE or earlier(slots, slot, best)):
                 best, best_lane = slot, lane
@@ -172,9 +173,9 @@ def start_or_park(
     deliveries: Any, attempts: Any, slot: int,
 ) -> None:  # fmt: skip
     """Start a due delivery, or set it aside until what blocks it has gone."""
-    s = slots[slot]
+    s = at(slots, slot)
     now, member = run.now, s.member
-    if s.stream != NONE and streams[s.stream, 1] != slot:
+    if s.stream != NONE and at(streams, s.stream).first != slot:
         s.cause = policy.FOR_ORDER
         let_go(slots, run, tiers, slot)
         return
@@ -182,9 +183,8 @@ def start_or_park(
     if cause != 0:
         s.cause = cause
         let_go(slots, run, tiers, slot)
-        s.flags |= QUEUED
         pool = s.attempts if settings.per_tier != 0 else min(s.attempts, len(lanes) - 1)
-        parked[member, pool] = pair_push(slots, parked[member, pool], slot)
+        park(slots, condition, parked, member * (len(parked) // len(members)) + pool, member, slot)
         wake_later(run, condition, wakes, member, cause)
         return
     if s.deleted <= now:
@@ -199,24 +199,24 @@ def start_or_park(
     s.state = policy.IN_FLIGHT
     s.flags &= ~(HELD | IS_DUE)
     if settings.per_tier == 0:
-        lanes[0 if s.attempts == 1 else len(lanes) - 1].free -= 1
-    c = condition[member]
+        at(lanes, 0 if s.attempts == 1 else len(lanes) - 1).free -= 1
+    c = at(condition, member)
     c.in_flight += 1
     if c.breaker != policy.CLOSED:
         s.flags |= PROBE
         keep_health(c, policy.start_probing(health_of(c)))
-    if members[member].rate != 0:
-        c.free_again = now + members[member].rate
-    if s.attempts == 1 and policies[members[member].policy].age_from_first_attempt:
+    if at(members, member).rate != 0:
+        c.free_again = now + at(members, member).rate
+    if s.attempts == 1 and at(policies, at(members, member).policy).age_from_first_attempt:
         s.born = now
-    row = run.attempts_out
+    s.row = run.attempts_out
     run.attempts_out += 1
-    s.row = row
     if settings.tracing != 0:
-        attempts[row, 0], attempts[row, 1], attempts[row, 2] = s.number, s.attempts, s.attempts
-        attempts[row, 3], attempts[row, 4], attempts[row, 5] = s.due, now, -1
-        attempts[row, 6], attempts[row, 7], attempts[row, 8] = -1, 0, receiver.NEVER
-        attempts[row, 9], attempts[row, 10] = receiver.NEVER, s.cause
+        made = at(attempts, s.row)
+        made.delivery, made.attempt_number, made.tier = s.number, s.attempts, s.attempts
+        made.due, made.started, made.finished = s.due, now, -1
+        made.outcome, made.status, made.cause = -1, 0, s.cause
+        made.processed, made.served = receiver.NEVER, receiver.NEVER
     if settings.overhead > 0:
         s.flags |= ON_ITS_WAY
         heap_push(ends, run.ends, now + settings.overhead, s.number, slot)
@@ -243,6 +243,15 @@ def start_or_park(
 # --------------------------------------------------------------------------- the loop
 
 
+def next_source(cursors: Any) -> tuple[int, int]:
+    """The producer whose event comes next, and when; it comes after none before the first."""
+    source, time = NONE, FOREVER
+    for i in range(len(cursors)):
+        if at(cursors, i).time < time:
+            source, time = i, at(cursors, i).time
+    return source, time
+
+
 def advance(
     settings_: Any, run_: Any, policies: Any, receivers: Any, members: Any, condition: Any, parked: Any, books: Any,
     o_first: Any, o_start: Any, o_end: Any, cells: Any, cursors: Any, source_words: Any, fan_from: Any, fan: Any,
@@ -253,54 +262,56 @@ def advance(
     """Run until there is a reason to return; ``engine_compiled`` says what the arrays hold."""
     settings, run = settings_[0], run_[0]
     steps = 0
+    source, event_time = next_source(cursors)
+    worker_time = at(workers, run.step).at if run.step < len(workers) else FOREVER
     while run.open > 0 or run.producing > 0:
         steps += 1
         if steps > STEPS_PER_PAUSE:
             return PAUSED
         if run.wakes + 4 > len(wakes):
             return NEED_WAKES
-        if run.attempts_out >= len(attempts) and settings.tracing != 0:
-            return NEED_ROWS
-
-        if run.dispatching != 0:
+        due_time = at(dues, 0).time if run.dues > 0 else FOREVER
+        fixed = min(min(worker_time, due_time), event_time)
+        end_time = at(ends, 0).time if run.ends > 0 else FOREVER
+        wake_time = at(wakes, 0).time if run.wakes > 0 else FOREVER
+        soonest = min(fixed, min(end_time, wake_time))
+        if run.dispatching != 0 or (run.pending != 0 and soonest > run.now):
             # all that can start does, before anything that a start has caused at the same instant
-            slot = next_to_start(slots, run, settings, lanes, tiers)
-            if slot == NONE:
-                run.dispatching = 0
-            else:
+            run.pending, run.dispatching = 0, 1
+            while True:
+                if settings.tracing != 0 and run.attempts_out >= len(attempts):
+                    return NEED_ROWS
+                if run.wakes + 4 > len(wakes):
+                    return NEED_WAKES
+                slot = next_to_start(slots, run, settings, lanes, tiers)
+                if slot == NONE:
+                    break
                 start_or_park(
                     slots, run, settings, policies, receivers, members, condition, parked, books, o_first, o_start,
                     o_end, ends, wakes, lanes, tiers, streams, deliveries, attempts, slot,
                 )  # fmt: skip
-            continue
-
-        source, event_time = NONE, FOREVER
-        for i in range(len(cursors)):
-            if cursors[i].time < event_time:
-                source, event_time = i, cursors[i].time
-        worker_time = workers[run.step, 0] if run.step < len(workers) else FOREVER
-        end_time = ends[0, 0] if run.ends > 0 else FOREVER
-        wake_time = wakes[0, 0] if run.wakes > 0 else FOREVER
-        due_time = dues[0, 0] if run.dues > 0 else FOREVER
-        soonest = min(min(worker_time, end_time), min(min(wake_time, due_time), event_time))
-        if soonest > run.now and run.pending != 0:
-            run.pending, run.dispatching = 0, 1
-            continue
+            run.dispatching = 0
+            if run.pending != 0:
+                continue
+            end_time = at(ends, 0).time if run.ends > 0 else FOREVER
+            wake_time = at(wakes, 0).time if run.wakes > 0 else FOREVER
+            soonest = min(fixed, min(end_time, wake_time))
         if soonest > settings.end:
             run.now = settings.end
             return DONE
 
         if worker_time == soonest:
             run.now = soonest
-            lanes[0].free += workers[run.step, 1]
+            at(lanes, 0).free += at(workers, run.step).change
             run.step += 1
             run.pending = 1
+            worker_time = at(workers, run.step).at if run.step < len(workers) else FOREVER
         elif end_time == soonest:
             run.now = soonest
-            slot = ends[0, 2]
+            slot = at(ends, 0).item
             heap_pop(ends, run.ends)
             run.ends -= 1
-            if slots[slot].flags & ON_ITS_WAY:
+            if at(slots, slot).flags & ON_ITS_WAY:
                 begin(
                     slots, run, settings, policies, receivers, members, books, o_first, o_start, o_end, ends,
                     attempts, slot,
@@ -311,8 +322,8 @@ def advance(
             ):  # fmt: skip
                 return STANDSTILL
         elif wake_time == soonest:
-            member = wakes[0, 2]
-            if members[member].poll > 0:
+            member = at(wakes, 0).item
+            if at(members, member).poll > 0:
                 if settings.tracing != 0 and (
                     run.attempts_out + run.open > len(attempts) or run.polls_out >= len(polls)
                 ):
@@ -320,7 +331,7 @@ def advance(
                     return NEED_ROWS
                 run.now = soonest
                 heap_pop(wakes, run.wakes)
-                heap_push(wakes, run.wakes - 1, soonest + members[member].poll, member, member)
+                heap_push(wakes, run.wakes - 1, soonest + at(members, member).poll, member, member)
                 poll(
                     slots, run, settings, receivers, members, condition, o_first, o_start, o_end, lanes, tiers,
                     streams, deliveries, attempts, polls, member,
@@ -329,30 +340,31 @@ def advance(
                 run.now = soonest
                 heap_pop(wakes, run.wakes)
                 run.wakes -= 1
-                if condition[member].wake_at == soonest:
-                    condition[member].wake_at = FOREVER
+                if at(condition, member).wake_at == soonest:
+                    at(condition, member).wake_at = FOREVER
                     release(slots, run, settings, lanes, tiers, members, condition, parked, wakes, member)
         elif due_time == soonest:
             run.now = soonest
             slot = pop_due(slots, run, dues, rings)
             leave_queue(slots, run, slot, QUEUED)
-            if slots[slot].flags & SETTLED == 0:
+            if at(slots, slot).flags & SETTLED == 0:
                 offer(slots, run, settings, lanes, tiers, streams, slot)
-        elif cursors[source].position == cursors[source].length:
-            if cursors[source].done == 0:
+        elif at(cursors, source).position == at(cursors, source).length:
+            if at(cursors, source).done == 0:
                 run.wanted = source
                 return NEED_EVENTS
             run.now = soonest  # the horizon
             run.producing -= 1
-            cursors[source].time = FOREVER
+            at(cursors, source).time = FOREVER
+            source, event_time = next_source(cursors)
         else:
-            cursor = cursors[source]
+            cursor = at(cursors, source)
             i = cursor.position
             kind = cursor.types + cells[source, TYPE, i]
             key = cells[source, KEY, i]
             total = 0
             for f in range(fan_from[kind], fan_from[kind + 1]):
-                total += 1 if fan[f, 2] != 0 else fan[f, 1]
+                total += 1 if at(fan, f).by_key else at(fan, f).count
             run.wanted = total
             if run.slots_used + total > len(slots) + run.free_slots:
                 return NEED_SLOTS
@@ -367,8 +379,9 @@ def advance(
             run.events_out += 1
             index = cursor.index
             if settings.tracing != 0:
-                events[event, 0], events[event, 1], events[event, 2] = source, index, type_codes[kind]
-                events[event, 3], events[event, 4], events[event, 5] = key, cells[source, SEQ, i], soonest
+                row = at(events, event)
+                row.source, row.index, row.type, row.time = source, index, type_codes[kind], soonest
+                row.key, row.seq = key, cells[source, SEQ, i]
             cursor.index += 1
             cursor.position += 1
             if cursor.position < cursor.length:
@@ -376,21 +389,25 @@ def advance(
             elif cursor.done != 0:
                 cursor.time = settings.horizon
             word = source_words[source] + index
+            origin = source
+            source, event_time = next_source(cursors)
             for f in range(fan_from[kind], fan_from[kind + 1]):
-                first, last = fan[f, 0], fan[f, 0] + fan[f, 1]
-                if fan[f, 2] != 0:
-                    first = fan[f, 0] + key % fan[f, 1]
+                group = at(fan, f)
+                first, last = group.first, group.first + group.count
+                if group.by_key:
+                    first = group.first + key % group.count
                     last = first + 1
                 for member in range(first, last):
                     create(
                         slots, run, settings, policies, members, condition, lives, life_points, dues, rings, lanes,
-                        tiers, streams, deliveries, source, event, word, cursor.keys + key, member,
+                        tiers, streams, deliveries, origin, event, word, cursor.keys + key, member,
                     )  # fmt: skip
     return DONE
 
 
 COMPILABLE = (
     create,
+    next_source,
     next_to_start,
     start_or_park,
 )

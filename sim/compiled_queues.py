@@ -29,11 +29,26 @@ IS_DUE, HELD, PROBE, ON_ITS_WAY, SETTLED, QUEUED, IN_TIER, IN_STREAM = 1, 2, 4, 
 IN_A_QUEUE = QUEUED | IN_TIER | IN_STREAM
 
 
+HEAP_ROW = np.dtype([("time", "i8"), ("number", "i8"), ("item", "i8")])
+STREAM = np.dtype([("name", "i8"), ("first", "i8"), ("last", "i8")])
+"""A stream of ordered deliveries: its first and last slot."""
+
+
+def at(table: Any, row: int) -> Any:
+    """A row of a table, counted from 0.
+
+    Compiled, the number is taken as unsigned: of a signed one, every access would ask whether it counts from the
+    end, which takes longer than the access.
+    """
+    return table[row]
+
+
 def earlier(slots: Any, a: int, b: int) -> bool:
     """Whether slot a may start before slot b: by due time, then by age."""
-    if slots[a].due != slots[b].due:
-        return bool(slots[a].due < slots[b].due)
-    return bool(slots[a].number < slots[b].number)
+    one, other = at(slots, a), at(slots, b)
+    if one.due != other.due:
+        return bool(one.due < other.due)
+    return bool(one.number < other.number)
 
 
 # --------------------------------------------------------------------------- heap of (time, number, item)
@@ -43,34 +58,40 @@ def heap_push(heap: Any, size: int, time: int, number: int, item: int) -> None:
     """Add a row to a binary heap of ``size`` rows ordered by (time, number)."""
     i = size
     while i > 0:
-        parent = (i - 1) >> 1
-        if heap[parent, 0] < time or (heap[parent, 0] == time and heap[parent, 1] <= number):
+        up = (i - 1) >> 1
+        parent = at(heap, up)
+        if parent.time < time or (parent.time == time and parent.number <= number):
             break
-        heap[i, 0], heap[i, 1], heap[i, 2] = heap[parent, 0], heap[parent, 1], heap[parent, 2]
-        i = parent
-    heap[i, 0], heap[i, 1], heap[i, 2] = time, number, item
+        row = at(heap, i)
+        row.time, row.number, row.item = parent.time, parent.number, parent.item
+        i = up
+    row = at(heap, i)
+    row.time, row.number, row.item = time, number, item
 
 
 def heap_pop(heap: Any, size: int) -> None:
     """Remove the first row of a binary heap of ``size`` rows."""
     last = size - 1
-    time, number, item = heap[last, 0], heap[last, 1], heap[last, 2]
+    moved = at(heap, last)
+    time, number, item = moved.time, moved.number, moved.item
     i = 0
     while True:
-        child = 2 * i + 1
-        if child >= last:
+        down = 2 * i + 1
+        if down >= last:
             break
-        other = child + 1
-        if other < last and (
-            heap[other, 0] < heap[child, 0]
-            or (heap[other, 0] == heap[child, 0] and heap[other, 1] < heap[child, 1])
-        ):
-            child = other
-        if time < heap[child, 0] or (time == heap[child, 0] and number <= heap[child, 1]):
+        child = at(heap, down)
+        if down + 1 < last:
+            other = at(heap, down + 1)
+            if other.time < child.time or (other.time == child.time and other.number < child.number):
+                down += 1
+                child = other
+        if time < child.time or (time == child.time and number <= child.number):
             break
-        heap[i, 0], heap[i, 1], heap[i, 2] = heap[child, 0], heap[child, 1], heap[child, 2]
-        i = child
-    heap[i, 0], heap[i, 1], heap[i, 2] = time, number, item
+        row = at(heap, i)
+        row.time, row.number, row.item = child.time, child.number, child.item
+        i = down
+    row = at(heap, i)
+    row.time, row.number, row.item = time, number, item
 
 
 # --------------------------------------------------------------------------- pairing heap through the slots
@@ -84,37 +105,37 @@ def meld(slots: Any, a: int, b: int) -> int:
         return a
     if earlier(slots, b, a):
         a, b = b, a
-    slots[b].sibling = slots[a].child
-    slots[a].child = b
+    at(slots, b).sibling = at(slots, a).child
+    at(slots, a).child = b
     return a
 
 
 def pair_push(slots: Any, root: int, slot: int) -> int:
     """Add a slot to a pairing heap; the new root."""
-    slots[slot].child = NONE
-    slots[slot].sibling = NONE
+    at(slots, slot).child = NONE
+    at(slots, slot).sibling = NONE
     return meld(slots, root, slot)
 
 
 def pair_pop(slots: Any, root: int) -> int:
     """Remove the root of a pairing heap; the new root."""
     pairs = NONE
-    child = slots[root].child
+    child = at(slots, root).child
     while child != NONE:  # join children two by two, then the pairs from the last to the first
         first = child
-        second = slots[first].sibling
-        slots[first].sibling = NONE
+        second = at(slots, first).sibling
+        at(slots, first).sibling = NONE
         child = NONE
         if second != NONE:
-            child = slots[second].sibling
-            slots[second].sibling = NONE
+            child = at(slots, second).sibling
+            at(slots, second).sibling = NONE
         joined = meld(slots, first, second)
-        slots[joined].sibling = pairs
+        at(slots, joined).sibling = pairs
         pairs = joined
     merged = NONE
     while pairs != NONE:
-        following = slots[pairs].sibling
-        slots[pairs].sibling = NONE
+        following = at(slots, pairs).sibling
+        at(slots, pairs).sibling = NONE
         merged = meld(slots, merged, pairs)
         pairs = following
     return int(merged)
@@ -124,13 +145,13 @@ def pair_pop(slots: Any, root: int) -> int:
 
 
 def stream_row(streams: Any, name: int) -> int:
-    """Row of a stream in an open-addressed table of (name, first slot, last slot); its own or an empty one.
+    """Row of a stream in an open-addressed table; its own or an empty one.
 
     The table's length is a power of two, and it is never full.
     """
     mask = len(streams) - 1
     row = ((name * 0x5851F42D4C957F2D) >> 20) & mask
-    while streams[row, 0] != name and streams[row, 0] != NONE:
+    while at(streams, row).name != name and at(streams, row).name != NONE:
         row = (row + 1) & mask
     return row
 
@@ -138,19 +159,20 @@ def stream_row(streams: Any, name: int) -> int:
 def move_streams(streams: Any, bigger: Any, slots: Any, used: int) -> None:
     """Fill a bigger table with the streams of one, and tell the slots where theirs is now."""
     for i in range(used):
-        if slots[i].flags & IN_STREAM:
-            slots[i].stream = stream_row_for(bigger, streams[slots[i].stream, 0])
+        slot = at(slots, i)
+        if slot.flags & IN_STREAM:
+            slot.stream = stream_row_for(bigger, at(streams, slot.stream).name)
     for row in range(len(streams)):
-        if streams[row, 0] != NONE:
-            moved = stream_row_for(bigger, streams[row, 0])
-            bigger[moved, 1] = streams[row, 1]
-            bigger[moved, 2] = streams[row, 2]
+        old = at(streams, row)
+        if old.name != NONE:
+            moved = at(bigger, stream_row_for(bigger, old.name))
+            moved.first, moved.last = old.first, old.last
 
 
 def stream_row_for(streams: Any, name: int) -> int:
     """Row of a stream, which has its name from now on."""
     row = stream_row(streams, name)
-    streams[row, 0] = name
+    at(streams, row).name = name
     return row
 
 

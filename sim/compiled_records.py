@@ -43,7 +43,7 @@ MEMBER = np.dtype(
 _WINDOW = [("bucket", "i8"), ("failures", "i8", (policy.RING,)), ("attempts", "i8", (policy.RING,))]
 CONDITION = np.dtype(
     [
-        *integers("in_flight free_again rested_until disabled wake_at mail mail_end"),
+        *integers("in_flight free_again rested_until disabled wake_at mail mail_end parked"),
         *integers("breaker opened_until failing_since consecutive budget_at"),
         ("tokens", "f8"),
         ("breaker_window", _WINDOW),
@@ -57,6 +57,12 @@ POOL = np.dtype(integers("free head tail heap looks next_looking"))
 
 CURSOR = np.dtype(integers("position length time index done types keys"))
 """Where a producer is in its chunk of events; ``types``, ``keys``: where its own types and keys begin."""
+
+RING = np.dtype(integers("head tail"))
+PARKED = np.dtype(integers("root"))
+FAN = np.dtype(integers("first count by_key"))
+STEP = np.dtype(integers("at change"))
+"""A change of the number of workers."""
 
 RINGS = 32
 """Rings of due times for each policy: one for each attempt number; the last serves the rest too."""

@@ -204,20 +204,20 @@ class _Run:
             run[name] = compiled_queues.NONE
 
         self.slots = np.zeros(1024, dtype=compiled_queues.SLOT)
-        self.ends = np.zeros((1025, 3), dtype=np.int64)
-        self.dues = np.zeros((1025, 3), dtype=np.int64)
-        self.wakes = np.zeros((len(model.members) + 64, 3), dtype=np.int64)
-        self.rings = np.full((len(self.policies) * records.RINGS, 2), compiled_queues.NONE, dtype=np.int64)
-        self.streams = np.full((1024, 3), compiled_queues.NONE, dtype=np.int64)
+        self.ends = np.zeros(1025, dtype=compiled_queues.HEAP_ROW)
+        self.dues = np.zeros(1025, dtype=compiled_queues.HEAP_ROW)
+        self.wakes = np.zeros(len(model.members) + 64, dtype=compiled_queues.HEAP_ROW)
+        self.rings = _empty(len(self.policies) * records.RINGS, records.RING)
+        self.streams = _empty(1024, compiled_queues.STREAM)
         # room for all rows at once, if the estimate holds: what is not written to takes no memory
         rows = min(4096 + int(1.2 * advice.expected_attempts(model.scenario)), MOST_ROWS) if tracing else 0
-        self.events = np.zeros((rows, len(EVENT_COLUMNS)), dtype=np.int64)
-        self.deliveries = np.zeros((rows, len(DELIVERY_COLUMNS)), dtype=np.int64)
-        self.attempts = np.zeros((rows, len(ATTEMPT_COLUMNS)), dtype=np.int64)
-        self.polls = np.zeros((4096 if tracing else 0, len(POLL_COLUMNS)), dtype=np.int64)
+        self.events, self.deliveries, self.attempts = (
+            _table(rows, columns) for columns in (EVENT_COLUMNS, DELIVERY_COLUMNS, ATTEMPT_COLUMNS)
+        )
+        self.polls = _table(4096 if tracing else 0, POLL_COLUMNS)
         polling = sorted((m.poll_phase, i) for i, m in enumerate(model.members) if m.poll_every)
-        for row, (phase, i) in zip(self.wakes, polling, strict=False):  # sorted rows are a heap
-            row[:] = phase, i, i
+        for row, (phase, i) in enumerate(polling):  # sorted rows are a heap
+            self.wakes[row] = phase, i, i
         run["wakes"] = len(polling)
 
     def _lay_out_members(self) -> None:
@@ -269,7 +269,7 @@ class _Run:
         self.type_codes = np.array([code for codes in model.type_codes for code in codes], dtype=np.int64)
         groups = [own for producer in model.fan_out for own in producer]
         self.fan_from = np.cumsum([0, *(len(own) for own in groups)]).astype(np.int64)
-        self.fan = np.array([tuple(g) for own in groups for g in own], dtype=np.int64).reshape(-1, 3)
+        self.fan = np.array([tuple(g) for own in groups for g in own], dtype=records.FAN)
         lives = [
             (life.deleted_after if life is not None else None) or dice.Distribution(-1, 0.0, 0.0, 0.0, ())
             for life in model.lives
@@ -296,7 +296,7 @@ class _Run:
         lanes = model.scenario.dispatcher.lanes
         counts = [lanes.first, lanes.retries] if lanes is not None else []
         self.most_tiers = 0
-        self.workers = np.zeros((0, 2), dtype=np.int64)
+        self.workers = np.zeros(0, dtype=records.STEP)
         tiers: list[int] = []
         if per_tier:
             self.most_tiers = max(
@@ -307,10 +307,10 @@ class _Run:
             steps = model.workers_at()
             counts = [steps[0][1]]
             changes = [(at, count - before) for (_, before), (at, count) in itertools.pairwise(steps)]
-            self.workers = np.array(changes, dtype=np.int64).reshape(-1, 2)
+            self.workers = np.array(changes, dtype=records.STEP)
         self.lanes, self.tiers = _pools(counts or [0]), _pools(tiers or [0])
         pools = self.most_tiers if per_tier else len(self.lanes)
-        self.parked = np.full((len(model.members), pools), compiled_queues.NONE, dtype=np.int64)
+        self.parked = _empty(len(model.members) * pools, records.PARKED)
 
     def refill(self, source: int) -> None:
         """Make a producer's next events."""
@@ -332,7 +332,7 @@ class _Run:
             self.wakes = _longer(self.wakes, 2 * len(self.wakes))
         elif reason == records.NEED_STREAMS:
             size = 1 << (4 * (int(self.run["streams_used"][0]) + wanted)).bit_length()
-            bigger = np.full((size, 3), compiled_queues.NONE, dtype=np.int64)
+            bigger = _empty(size, compiled_queues.STREAM)
             _move_streams()(self.streams, bigger, self.slots, int(self.run["slots_used"][0]))
             self.streams = bigger
         elif reason == records.NEED_ROWS:
@@ -364,19 +364,33 @@ class _Run:
         used = self.slots[: run["slots_used"]]
         still = used[(used["flags"] & compiled_queues.SETTLED) == 0]
         rows = still["number"]
-        self.deliveries[rows, 2] = still["state"]
-        self.deliveries[rows, 3] = still["attempts"]
+        self.deliveries["state"][rows] = still["state"]
+        self.deliveries["attempts"][rows] = still["attempts"]
         waiting = still["state"] == policy.WAITING
-        self.deliveries[rows, 6] = np.where(waiting, still["due"], -1)
+        self.deliveries["due"][rows] = np.where(waiting, still["due"], -1)
         off = waiting & (self.condition["disabled"][still["member"]] != 0)
-        self.deliveries[rows, 7] = np.where(off, policy.BY_DISABLING, 0)
+        self.deliveries["cause"][rows] = np.where(off, policy.BY_DISABLING, 0)
         return Columns(
-            events=self.events[: run["events_out"]],
-            deliveries=self.deliveries[: run["next_number"]],
-            attempts=self.attempts[: run["attempts_out"]],
-            polls=self.polls[: run["polls_out"]],
+            events=_plain(self.events, run["events_out"]),
+            deliveries=_plain(self.deliveries, run["next_number"]),
+            attempts=_plain(self.attempts, run["attempts_out"]),
+            polls=_plain(self.polls, run["polls_out"]),
             ended=int(run["now"]),
         )
+
+
+def _table(rows: int, columns: Sequence[str]) -> Any:
+    return np.zeros(rows, dtype=np.dtype(records.integers(" ".join(columns))))
+
+
+def _plain(table: Any, used: int) -> Any:
+    """The rows in use as plain integers, a column for each field; no copy is made."""
+    return table[:used].view(np.int64).reshape(-1, len(table.dtype.names))
+
+
+def _empty(rows: int, kind: Any) -> Any:
+    """A table whose fields all say that there is nothing."""
+    return np.full(rows * len(kind.names), compiled_queues.NONE, dtype=np.int64).view(kind)
 
 
 def _signed(word: int) -> int:

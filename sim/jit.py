@@ -36,7 +36,7 @@ from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 from numba.extending import intrinsic, overload, register_jitable
 
-from sim import dice, order, policy, receiver, workload
+from sim import compiled_queues, dice, order, policy, receiver, workload
 
 types: Any = numba.types
 config: Any = numba.config
@@ -216,6 +216,9 @@ mul128: Any = intrinsic(_mul128)
 """The (high, low) words of the product of two 64-bit words, for compiled code."""
 
 
+_INLINED: Any = {"_nrt": False, "forceinline": True}  # see compiled
+
+
 # Everything is cast first: numba takes the sum of a signed and an unsigned integer for a float.
 @overload(dice.philox, inline="never")
 def _philox(key0: Any, key1: Any, c0: Any, c1: Any, c2: Any, c3: Any) -> Any:
@@ -241,6 +244,14 @@ def _later_block(sub: Any, count: Any) -> Any:
     return compiled_later_block
 
 
+@overload(compiled_queues.at, jit_options=_INLINED)
+def _at(table: Any, row: Any) -> Any:
+    def compiled_at(table: Any, row: Any) -> Any:
+        return table[np.uint64(row)]
+
+    return compiled_at
+
+
 @overload(dice.item_word)
 def _item_word(base: Any, index: Any) -> Any:
     def compiled_item_word(base: Any, index: Any) -> Any:
@@ -260,7 +271,7 @@ def share(*functions: Callable[..., Any]) -> None:
     for function in functions:
         if function not in _shared:
             _shared.add(function)
-            register_jitable(_nrt=False, forceinline=True)(function)  # see compiled
+            register_jitable(**_INLINED)(function)
 
 
 share(*dice.COMPILABLE)
