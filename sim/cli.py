@@ -39,6 +39,17 @@ def run(
     table_format: Annotated[
         str | None, typer.Option("--format", help="Of the tables in the folder: parquet (default) or csv.")
     ] = None,
+    stream: Annotated[
+        bool | None,
+        typer.Option(
+            "--stream/--no-stream",
+            help="Gather figures as the run goes and keep no tables; the default for runs of millions of attempts.",
+            show_default=False,
+        ),
+    ] = None,
+    backlog_limit: Annotated[
+        int, typer.Option(metavar="N", help="Stop, with the figures until then, at so many open deliveries.")
+    ] = 10_000_000,
     as_json: _AsJson = False,
 ) -> None:
     """Simulate a scenario and print its figures; ``hooklab figures`` tells what they mean."""
@@ -60,7 +71,9 @@ def run(
             announce()
             stage("simulating", share)
 
-        result = sim.run(loaded, seed=used, engine=engine, progress=advance)
+        result = sim.run(
+            loaded, seed=used, engine=engine, stream=stream, backlog_limit=backlog_limit, progress=advance
+        )
         announce()
         stage("working out figures", None)
         printed = result.to_json()

@@ -8,20 +8,31 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
-
 from sim import dice, policy, receiver
 from sim.compiled_dispatch import compete, enter, health_of, keep_health, leave_queue, let_go, look, release
-from sim.compiled_queues import IN_STREAM, IS_DUE, NONE, ON_ITS_WAY, PROBE, QUEUED, SETTLED, at, heap_push
+from sim.compiled_queues import (
+    IN_STREAM,
+    IS_DUE,
+    NONE,
+    ON_ITS_WAY,
+    PROBE,
+    QUEUED,
+    SETTLED,
+    at,
+    heap_push,
+    unsigned,
+)
 from sim.compiled_records import JITTER
+from sim.compiled_tally import (
+    Book,
+    note_finished,
+    note_polled,
+    note_returned,
+    note_sent,
+    note_settled,
+)
 from sim.policy import Budget
 from sim.receiver import Outages
-
-
-def unsigned(cell: int) -> Any:
-    """A word out of its cell: words are unsigned, cells are not."""
-    return np.uint64(cell)
-
 
 # --------------------------------------------------------------------------- the end of a delivery
 
@@ -37,7 +48,7 @@ def record(slots: Any, deliveries: Any, slot: int, state: int, settled: int, del
 
 def settle(
     slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any,
-    slot: int, state: int, cause: int,
+    book: Book, slot: int, state: int, cause: int,
 ) -> None:  # fmt: skip
     """A final state, and why; the successor of its key may go."""
     now = run.now
@@ -48,6 +59,8 @@ def settle(
     at(slots, slot).flags &= ~IS_DUE
     if settings.tracing != 0:
         record(slots, deliveries, slot, state, now, now if state == policy.STATE_DELIVERED else -1)
+    else:
+        note_settled(book, slots, slot, now)
     run.open -= 1
     stream = at(slots, slot).stream
     if stream != NONE and at(streams, stream).first == slot:
@@ -77,7 +90,7 @@ def luck(slots: Any, settings: Any, members: Any, jitter: int, slot: int) -> flo
 
 def begin(
     slots: Any, run: Any, settings: Any, policies: Any, receivers: Any, members: Any, books: Any,
-    o_first: Any, o_start: Any, o_end: Any, ends: Any, attempts: Any, slot: int,
+    o_first: Any, o_start: Any, o_end: Any, ends: Any, attempts: Any, book: Book, slot: int,
 ) -> None:  # fmt: skip
     """The request of an attempt leaves: the receiver says what becomes of it, and so its end is known."""
     s = at(slots, slot)
@@ -110,6 +123,8 @@ def begin(
     if settings.tracing != 0:
         row = at(attempts, s.row)
         row.processed, row.served = answer.processed, answer.served
+    else:
+        note_sent(book, slots, slot, now, finished, answer.processed, answer.served)
     heap_push(ends, run.ends, finished, s.number, slot)
     run.ends += 1
 
@@ -117,7 +132,7 @@ def begin(
 def finish(
     slots: Any, run: Any, settings: Any, policies: Any, members: Any, condition: Any, parked: Any,
     dues: Any, wakes: Any, rings: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any, attempts: Any,
-    slot: int,
+    book: Book, slot: int,
 ) -> bool:  # fmt: skip
     """An attempt has ended: what that means for its worker, its endpoint and the delivery. False: standstill."""
     s = at(slots, slot)
@@ -127,6 +142,8 @@ def finish(
     if settings.tracing != 0:
         row = at(attempts, s.row)
         row.finished, row.outcome, row.status = now, policy.outcome(action, s.code), max(s.code, 0)
+    else:
+        note_finished(book, slots, slot, now)
     at(condition, member).in_flight -= 1
     if settings.per_tier != 0:
         at(tiers, s.tier).free += 1
@@ -136,7 +153,19 @@ def finish(
         run.pending = 1
     before = s.due
     state = decide(
-        slots, run, settings, policies, members, condition, lanes, tiers, streams, deliveries, slot, action
+        slots,
+        run,
+        settings,
+        policies,
+        members,
+        condition,
+        lanes,
+        tiers,
+        streams,
+        deliveries,
+        book,
+        slot,
+        action,
     )
     if state == policy.WAITING:
         s.standing = s.standing + 1 if s.due == before else 0
@@ -152,7 +181,7 @@ def finish(
 
 def decide(
     slots: Any, run: Any, settings: Any, policies: Any, members: Any, condition: Any,
-    lanes: Any, tiers: Any, streams: Any, deliveries: Any, slot: int, action: int,
+    lanes: Any, tiers: Any, streams: Any, deliveries: Any, book: Book, slot: int, action: int,
 ) -> int:  # fmt: skip
     """What an attempt that has ended means for its endpoint and for the delivery, which may be settled."""
     s = at(slots, slot)
@@ -167,7 +196,7 @@ def decide(
         if rules.budget_ratio >= 0:
             full = policy.budget_after_success(rules, Budget(c.tokens, c.budget_at), now)
             c.tokens, c.budget_at = full.tokens, full.at
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.STATE_DELIVERED, 0)
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, book, slot, policy.STATE_DELIVERED, 0)
         return policy.STATE_DELIVERED
     rest = policy.endpoint_rest(rules, s.attempts, s.asked)
     c.rested_until = max(c.rested_until, now + rest)
@@ -185,6 +214,7 @@ def decide(
                         tiers,
                         streams,
                         deliveries,
+                        book,
                         other,
                         policy.DROPPED,
                         policy.BY_DISABLING,
@@ -196,14 +226,14 @@ def decide(
     )
     c.tokens, c.budget_at = left.tokens, left.at
     if state != policy.WAITING:
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, state, cause)
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, book, slot, state, cause)
     return state
 
 
 def poll(
     slots: Any, run: Any, settings: Any, receivers: Any, members: Any, condition: Any,
     o_first: Any, o_start: Any, o_end: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any, attempts: Any,
-    polls: Any, member: int,
+    polls: Any, book: Book, member: int,
 ) -> None:  # fmt: skip
     """An endpoint fetches what waits for it, unless it is out."""
     now = run.now
@@ -226,17 +256,20 @@ def poll(
             made.started, made.finished, made.outcome, made.status = now, now, policy.DELIVERED, receiver.OK
             made.processed, made.served = now, now
             made.cause = policy.FOR_POLL if now > s.created else 0
+        else:
+            note_returned(book, slots, slot, now)
         run.attempts_out += 1
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.STATE_DELIVERED, 0)
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, book, slot, policy.STATE_DELIVERED, 0)
         returned += 1
         slot = following
     if settings.tracing != 0:
         row = at(polls, number)
         row.member, row.time, row.returned = member, now, returned
+    else:
+        note_polled(book, now, returned)
 
 
 COMPILABLE = (
-    unsigned,
     record,
     settle,
     luck,

@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Any
 
 from sim import dice, policy, receiver
-from sim.compiled_attempts import begin, finish, luck, poll, record, settle, unsigned
+from sim.compiled_attempts import begin, finish, luck, poll, record, settle
 from sim.compiled_dispatch import (
     blocked,
     enter,
@@ -47,6 +47,7 @@ from sim.compiled_queues import (
     heap_push,
     pair_pop,
     stream_row,
+    unsigned,
 )
 from sim.compiled_records import (
     BY_KEY,
@@ -57,16 +58,20 @@ from sim.compiled_records import (
     NEED_ROWS,
     NEED_SLOTS,
     NEED_STREAMS,
+    NEED_TRACKS,
     NEED_WAKES,
+    NEED_WORKS,
     NO_ORDER,
     OBJECT_DELETED,
     PAUSED,
     SEQ,
     STANDSTILL,
     STEPS_PER_PAUSE,
+    STOPPED,
     TIME,
     TYPE,
 )
+from sim.compiled_tally import Book, is_full, needs_tracks, note_created, note_started, pass_time
 
 # --------------------------------------------------------------------------- events
 
@@ -74,7 +79,7 @@ from sim.compiled_records import (
 def create(
     slots: Any, run: Any, settings: Any, policies: Any, members: Any, condition: Any, lives: Any, life_points: Any,
     dues: Any, rings: Any, lanes: Any, tiers: Any, streams: Any, deliveries: Any,
-    source: int, event: int, word: int, key: int, member: int,
+    book: Book, source: int, event: int, word: int, key: int, seq: int, member: int,
 ) -> None:  # fmt: skip
     """A new delivery, unless it is over before it begins."""
     slot = take_slot(slots, run)
@@ -91,6 +96,8 @@ def create(
         row = at(deliveries, s.number)
         row.event, row.member = event, member
         record(slots, deliveries, slot, policy.WAITING, -1, -1)
+    else:
+        note_created(book, slots, slot, key, seq)
     if at(members, member).policy == NONE:
         s.flags |= QUEUED
         s.next = NONE
@@ -134,10 +141,22 @@ def create(
     s.due = now + policy.first_gap(rules, luck(slots, settings, members, rules.jitter, slot))
     if at(condition, member).disabled != 0 and not rules.disable_holds:
         settle(
-            slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.DROPPED, policy.BY_DISABLING
+            slots,
+            run,
+            settings,
+            lanes,
+            tiers,
+            streams,
+            deliveries,
+            book,
+            slot,
+            policy.DROPPED,
+            policy.BY_DISABLING,
         )
     elif policy.too_old(rules, s.due, now) and not rules.age_from_first_attempt:
-        settle(slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.EXPIRED, policy.BY_AGE)
+        settle(
+            slots, run, settings, lanes, tiers, streams, deliveries, book, slot, policy.EXPIRED, policy.BY_AGE
+        )
     else:
         enter(slots, run, settings, dues, rings, lanes, tiers, streams, at(members, member).policy, slot)
 
@@ -170,7 +189,7 @@ def start_or_park(
     slots: Any, run: Any, settings: Any, policies: Any, receivers: Any, members: Any, condition: Any, parked: Any,
     books: Any,
     o_first: Any, o_start: Any, o_end: Any, ends: Any, wakes: Any, lanes: Any, tiers: Any, streams: Any,
-    deliveries: Any, attempts: Any, slot: int,
+    deliveries: Any, attempts: Any, book: Book, slot: int,
 ) -> None:  # fmt: skip
     """Start a due delivery, or set it aside until what blocks it has gone."""
     s = at(slots, slot)
@@ -190,7 +209,17 @@ def start_or_park(
     if s.deleted <= now:
         let_go(slots, run, tiers, slot)
         settle(
-            slots, run, settings, lanes, tiers, streams, deliveries, slot, policy.VANISHED, policy.BY_OBJECT
+            slots,
+            run,
+            settings,
+            lanes,
+            tiers,
+            streams,
+            deliveries,
+            book,
+            slot,
+            policy.VANISHED,
+            policy.BY_OBJECT,
         )
         release(slots, run, settings, lanes, tiers, members, condition, parked, wakes, member)
         return
@@ -200,6 +229,8 @@ def start_or_park(
     s.flags &= ~(HELD | IS_DUE)
     if settings.per_tier == 0:
         at(lanes, 0 if s.attempts == 1 else len(lanes) - 1).free -= 1
+    else:
+        at(tiers, s.tier).used = 1
     c = at(condition, member)
     c.in_flight += 1
     if c.breaker != policy.CLOSED:
@@ -217,6 +248,8 @@ def start_or_park(
         made.due, made.started, made.finished = s.due, now, -1
         made.outcome, made.status, made.cause = -1, 0, s.cause
         made.processed, made.served = receiver.NEVER, receiver.NEVER
+    else:
+        note_started(book, slots, slot, now)
     if settings.overhead > 0:
         s.flags |= ON_ITS_WAY
         heap_push(ends, run.ends, now + settings.overhead, s.number, slot)
@@ -235,6 +268,7 @@ def start_or_park(
             o_end,
             ends,
             attempts,
+            book,
             slot,
         )
     release(slots, run, settings, lanes, tiers, members, condition, parked, wakes, member)
@@ -257,7 +291,7 @@ def advance(
     o_first: Any, o_start: Any, o_end: Any, cells: Any, cursors: Any, source_words: Any, fan_from: Any, fan: Any,
     type_codes: Any, lives: Any, life_points: Any, slots: Any, ends: Any, dues: Any, wakes: Any, rings: Any,
     lanes: Any, tiers: Any, streams: Any, workers: Any,
-    events: Any, deliveries: Any, attempts: Any, polls: Any,
+    events: Any, deliveries: Any, attempts: Any, polls: Any, book: Book,
 ) -> int:  # fmt: skip
     """Run until there is a reason to return; ``engine_compiled`` says what the arrays hold."""
     settings, run = settings_[0], run_[0]
@@ -270,6 +304,8 @@ def advance(
             return PAUSED
         if run.wakes + 4 > len(wakes):
             return NEED_WAKES
+        if settings.tracing == 0 and is_full(book):
+            return NEED_WORKS
         due_time = at(dues, 0).time if run.dues > 0 else FOREVER
         fixed = min(min(worker_time, due_time), event_time)
         end_time = at(ends, 0).time if run.ends > 0 else FOREVER
@@ -283,12 +319,14 @@ def advance(
                     return NEED_ROWS
                 if run.wakes + 4 > len(wakes):
                     return NEED_WAKES
+                if settings.tracing == 0 and is_full(book):
+                    return NEED_WORKS
                 slot = next_to_start(slots, run, settings, lanes, tiers)
                 if slot == NONE:
                     break
                 start_or_park(
                     slots, run, settings, policies, receivers, members, condition, parked, books, o_first, o_start,
-                    o_end, ends, wakes, lanes, tiers, streams, deliveries, attempts, slot,
+                    o_end, ends, wakes, lanes, tiers, streams, deliveries, attempts, book, slot,
                 )  # fmt: skip
             run.dispatching = 0
             if run.pending != 0:
@@ -299,26 +337,27 @@ def advance(
         if soonest > settings.end:
             run.now = settings.end
             return DONE
+        if soonest > run.now and settings.tracing == 0:
+            pass_time(book, slots, run, soonest)
+        run.now = soonest
 
         if worker_time == soonest:
-            run.now = soonest
             at(lanes, 0).free += at(workers, run.step).change
             run.step += 1
             run.pending = 1
             worker_time = at(workers, run.step).at if run.step < len(workers) else FOREVER
         elif end_time == soonest:
-            run.now = soonest
             slot = at(ends, 0).item
             heap_pop(ends, run.ends)
             run.ends -= 1
             if at(slots, slot).flags & ON_ITS_WAY:
                 begin(
                     slots, run, settings, policies, receivers, members, books, o_first, o_start, o_end, ends,
-                    attempts, slot,
+                    attempts, book, slot,
                 )  # fmt: skip
             elif not finish(
                 slots, run, settings, policies, members, condition, parked, dues, wakes, rings, lanes, tiers,
-                streams, deliveries, attempts, slot,
+                streams, deliveries, attempts, book, slot,
             ):  # fmt: skip
                 return STANDSTILL
         elif wake_time == soonest:
@@ -329,22 +368,21 @@ def advance(
                 ):
                     run.wanted = run.open
                     return NEED_ROWS
-                run.now = soonest
+                if settings.tracing == 0 and at(book.tally, 0).works + run.open > len(book.works):
+                    return NEED_WORKS
                 heap_pop(wakes, run.wakes)
                 heap_push(wakes, run.wakes - 1, soonest + at(members, member).poll, member, member)
                 poll(
                     slots, run, settings, receivers, members, condition, o_first, o_start, o_end, lanes, tiers,
-                    streams, deliveries, attempts, polls, member,
+                    streams, deliveries, attempts, polls, book, member,
                 )  # fmt: skip
             else:
-                run.now = soonest
                 heap_pop(wakes, run.wakes)
                 run.wakes -= 1
                 if at(condition, member).wake_at == soonest:
                     at(condition, member).wake_at = FOREVER
                     release(slots, run, settings, lanes, tiers, members, condition, parked, wakes, member)
         elif due_time == soonest:
-            run.now = soonest
             slot = pop_due(slots, run, dues, rings)
             leave_queue(slots, run, slot, QUEUED)
             if at(slots, slot).flags & SETTLED == 0:
@@ -353,7 +391,6 @@ def advance(
             if at(cursors, source).done == 0:
                 run.wanted = source
                 return NEED_EVENTS
-            run.now = soonest  # the horizon
             run.producing -= 1
             at(cursors, source).time = FOREVER
             source, event_time = next_source(cursors)
@@ -361,11 +398,17 @@ def advance(
             cursor = at(cursors, source)
             i = cursor.position
             kind = cursor.types + cells[source, TYPE, i]
-            key = cells[source, KEY, i]
+            key, seq = cells[source, KEY, i], cells[source, SEQ, i]
             total = 0
             for f in range(fan_from[kind], fan_from[kind + 1]):
                 total += 1 if at(fan, f).by_key else at(fan, f).count
             run.wanted = total
+            # a delivery that only its receiver still has is held too when there is no row for it
+            if (
+                run.open + total > settings.most_open
+                or run.slots_used - run.free_slots + total > 2 * settings.most_open
+            ):
+                return STOPPED
             if run.slots_used + total > len(slots) + run.free_slots:
                 return NEED_SLOTS
             if settings.ordering != NO_ORDER and 2 * (run.streams_used + total) >= len(streams):
@@ -374,14 +417,17 @@ def advance(
                 run.next_number + total > len(deliveries) or run.events_out >= len(events)
             ):
                 return NEED_ROWS
-            run.now = soonest
+            if settings.tracing == 0 and needs_tracks(book, total):
+                return NEED_TRACKS
             event = run.events_out
             run.events_out += 1
             index = cursor.index
             if settings.tracing != 0:
                 row = at(events, event)
                 row.source, row.index, row.type, row.time = source, index, type_codes[kind], soonest
-                row.key, row.seq = key, cells[source, SEQ, i]
+                row.key, row.seq = key, seq
+            elif soonest >= at(book.rules, 0).warmup:
+                at(book.tally, 0).events += 1
             cursor.index += 1
             cursor.position += 1
             if cursor.position < cursor.length:
@@ -400,7 +446,7 @@ def advance(
                 for member in range(first, last):
                     create(
                         slots, run, settings, policies, members, condition, lives, life_points, dues, rings, lanes,
-                        tiers, streams, deliveries, origin, event, word, cursor.keys + key, member,
+                        tiers, streams, deliveries, book, origin, event, word, cursor.keys + key, seq, member,
                     )  # fmt: skip
     return DONE
 

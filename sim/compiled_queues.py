@@ -26,7 +26,8 @@ SLOT = np.dtype(
 
 # Flags of a slot: what it is, and which queues it is in. A settled slot is empty once no queue holds it.
 IS_DUE, HELD, PROBE, ON_ITS_WAY, SETTLED, QUEUED, IN_TIER, IN_STREAM = 1, 2, 4, 8, 16, 32, 64, 128
-IN_A_QUEUE = QUEUED | IN_TIER | IN_STREAM
+IN_WORK = 256
+IN_A_QUEUE = QUEUED | IN_TIER | IN_STREAM | IN_WORK
 
 
 HEAP_ROW = np.dtype([("time", "i8"), ("number", "i8"), ("item", "i8")])
@@ -41,6 +42,11 @@ def at(table: Any, row: int) -> Any:
     end, which takes longer than the access.
     """
     return table[row]
+
+
+def unsigned(cell: int) -> Any:
+    """A word out of its cell: words are unsigned, cells are not."""
+    return np.uint64(cell)
 
 
 def earlier(slots: Any, a: int, b: int) -> bool:
@@ -156,17 +162,21 @@ def stream_row(streams: Any, name: int) -> int:
     return row
 
 
-def move_streams(streams: Any, bigger: Any, slots: Any, used: int) -> None:
-    """Fill a bigger table with the streams of one, and tell the slots where theirs is now."""
-    for i in range(used):
-        slot = at(slots, i)
-        if slot.flags & IN_STREAM:
-            slot.stream = stream_row_for(bigger, at(streams, slot.stream).name)
+def copy_streams(streams: Any, bigger: Any) -> None:
+    """Fill a bigger table with the streams of one."""
     for row in range(len(streams)):
         old = at(streams, row)
         if old.name != NONE:
             moved = at(bigger, stream_row_for(bigger, old.name))
             moved.first, moved.last = old.first, old.last
+
+
+def tell_slots(streams: Any, bigger: Any, slots: Any, used: int) -> None:
+    """Tell the slots in use where their streams are in the bigger table."""
+    for i in range(used):
+        slot = at(slots, i)
+        if slot.flags & IN_STREAM:
+            slot.stream = stream_row(bigger, at(streams, slot.stream).name)
 
 
 def stream_row_for(streams: Any, name: int) -> int:
@@ -176,4 +186,4 @@ def stream_row_for(streams: Any, name: int) -> int:
     return row
 
 
-COMPILABLE = (earlier, heap_push, heap_pop, meld, pair_push, pair_pop, stream_row, stream_row_for)
+COMPILABLE = (unsigned, earlier, heap_push, heap_pop, meld, pair_push, pair_pop, stream_row, stream_row_for)

@@ -13,7 +13,8 @@ from sim import dice, policy
 FOREVER = policy.FOREVER
 
 # Why the loop returns.
-DONE, NEED_EVENTS, NEED_SLOTS, NEED_ROWS, NEED_WAKES, NEED_STREAMS, PAUSED, STANDSTILL = range(8)
+DONE, PAUSED, STANDSTILL, STOPPED = range(4)
+NEED_EVENTS, NEED_SLOTS, NEED_ROWS, NEED_WAKES, NEED_STREAMS, NEED_WORKS, NEED_TRACKS = range(4, 11)
 
 
 def integers(names: str) -> list[tuple[str, str]]:
@@ -30,7 +31,9 @@ RUN = np.dtype(
 """What changes over a run; one record."""
 
 SETTINGS = np.dtype(
-    integers("horizon end seed overhead per_tier ordering holds_id keys tracing most_tiers standstill")
+    integers(
+        "horizon end seed overhead per_tier ordering holds_id keys tracing most_tiers standstill most_open"
+    )
 )
 """What does not; one record."""
 NO_ORDER, BY_KEY, BY_ENDPOINT = 0, 1, 2
@@ -52,7 +55,7 @@ CONDITION = np.dtype(
 )
 """What changes about an endpoint."""
 
-POOL = np.dtype(integers("free head tail heap looks next_looking"))
+POOL = np.dtype(integers("free head tail heap looks next_looking used"))
 """A worker pool and what waits for it: a lane, or a tier under ``per_tier``."""
 
 CURSOR = np.dtype(integers("position length time index done types keys"))

@@ -16,19 +16,24 @@ import numpy as np
 from sim import (
     advice,
     compiled_attempts,
+    compiled_book,
     compiled_dispatch,
     compiled_loop,
+    compiled_marks,
     compiled_queues,
+    compiled_tally,
     dice,
     jit,
     policy,
     receiver,
 )
 from sim import compiled_records as records
+from sim.compiled_book import empty, longer
 from sim.errors import ScenarioError
 from sim.model import STANDSTILL, Model
 from sim.policy import FOREVER, Policy
 from sim.receiver import Receiver
+from sim.streamed import Streamed
 from sim.trace import ATTEMPT_COLUMNS, DELIVERY_COLUMNS, EVENT_COLUMNS, POLL_COLUMNS, Columns
 from sim.workload import largest_batch, new_clock
 
@@ -43,8 +48,8 @@ SIZES = {"faults": 4, "latencies": 4, "points": 64, "runs": 16, "rules": 8}
 
 The sizes are part of the types that machine code is made for, so they come in few classes."""
 
-jit.share(*compiled_queues.COMPILABLE, *compiled_dispatch.COMPILABLE)
-jit.share(*compiled_attempts.COMPILABLE, *compiled_loop.COMPILABLE)
+jit.share(*compiled_queues.COMPILABLE, *compiled_dispatch.COMPILABLE, *compiled_marks.COMPILABLE)
+jit.share(*compiled_tally.COMPILABLE, *compiled_attempts.COMPILABLE, *compiled_loop.COMPILABLE)
 
 
 @functools.cache
@@ -53,8 +58,13 @@ def _advance() -> Any:
 
 
 @functools.cache
-def _move_streams() -> Any:
-    return jit.compiled()(compiled_queues.move_streams)
+def _close() -> Any:
+    return jit.compiled()(compiled_tally.close)
+
+
+@functools.cache
+def _tell_slots() -> Any:
+    return jit.compiled()(compiled_queues.tell_slots)
 
 
 def refuses(model: Model, own_receivers: bool) -> str:
@@ -176,6 +186,8 @@ class _Run:
 
     def __init__(self, model: Model, tracing: bool) -> None:
         self.model = model
+        self.tracing = tracing
+        self.stopped = False
         dispatcher = model.scenario.dispatcher
         per_tier = dispatcher.discipline == "per_tier"
         sizes = _sizes(model)
@@ -197,6 +209,7 @@ class _Run:
         settings["tracing"] = tracing
         settings["most_tiers"] = self.most_tiers
         settings["standstill"] = STANDSTILL
+        settings["most_open"] = model.most_open
         self.run = np.zeros(1, dtype=records.RUN)
         run = self.run[0]
         run["producing"] = len(model.sources)
@@ -207,8 +220,8 @@ class _Run:
         self.ends = np.zeros(1025, dtype=compiled_queues.HEAP_ROW)
         self.dues = np.zeros(1025, dtype=compiled_queues.HEAP_ROW)
         self.wakes = np.zeros(len(model.members) + 64, dtype=compiled_queues.HEAP_ROW)
-        self.rings = _empty(len(self.policies) * records.RINGS, records.RING)
-        self.streams = _empty(1024, compiled_queues.STREAM)
+        self.rings = empty(len(self.policies) * records.RINGS, records.RING)
+        self.streams = empty(1024, compiled_queues.STREAM)
         # room for all rows at once, if the estimate holds: what is not written to takes no memory
         rows = min(4096 + int(1.2 * advice.expected_attempts(model.scenario)), MOST_ROWS) if tracing else 0
         self.events, self.deliveries, self.attempts = (
@@ -219,6 +232,7 @@ class _Run:
         for row, (phase, i) in enumerate(polling):  # sorted rows are a heap
             self.wakes[row] = phase, i, i
         run["wakes"] = len(polling)
+        self.book = compiled_book.lay_out(model, len(self.slots), not tracing)
 
     def _lay_out_members(self) -> None:
         model = self.model
@@ -310,7 +324,7 @@ class _Run:
             self.workers = np.array(changes, dtype=records.STEP)
         self.lanes, self.tiers = _pools(counts or [0]), _pools(tiers or [0])
         pools = self.most_tiers if per_tier else len(self.lanes)
-        self.parked = _empty(len(model.members) * pools, records.PARKED)
+        self.parked = empty(len(model.members) * pools, records.PARKED)
 
     def refill(self, source: int) -> None:
         """Make a producer's next events."""
@@ -326,15 +340,22 @@ class _Run:
         wanted = int(self.run["wanted"][0]) + 1
         if reason == records.NEED_SLOTS:
             size = 2 * len(self.slots) + wanted
-            self.slots = _longer(self.slots, size)
-            self.ends, self.dues = _longer(self.ends, size + 1), _longer(self.dues, size + 1)
+            self.slots = longer(self.slots, size)
+            self.ends, self.dues = longer(self.ends, size + 1), longer(self.dues, size + 1)
+            if not self.tracing:
+                self.book = self.book._replace(notes=longer(self.book.notes, size))
         elif reason == records.NEED_WAKES:
-            self.wakes = _longer(self.wakes, 2 * len(self.wakes))
+            self.wakes = longer(self.wakes, 2 * len(self.wakes))
         elif reason == records.NEED_STREAMS:
             size = 1 << (4 * (int(self.run["streams_used"][0]) + wanted)).bit_length()
-            bigger = _empty(size, compiled_queues.STREAM)
-            _move_streams()(self.streams, bigger, self.slots, int(self.run["slots_used"][0]))
+            bigger = empty(size, compiled_queues.STREAM)
+            compiled_book.copy_streams()(self.streams, bigger)
+            _tell_slots()(self.streams, bigger, self.slots, int(self.run["slots_used"][0]))
             self.streams = bigger
+        elif reason == records.NEED_WORKS:
+            self.book = compiled_book.with_more_works(self.book, int(self.run["open"][0]))
+        elif reason == records.NEED_TRACKS:
+            self.book = compiled_book.with_more_tracks(self.book, wanted)
         elif reason == records.NEED_ROWS:
             run = self.run[0]
             for name, used in (
@@ -345,7 +366,7 @@ class _Run:
             ):
                 table = getattr(self, name)
                 if 4 * (int(used) + wanted) > 3 * len(table):
-                    setattr(self, name, _longer(table, 2 * len(table) + 2 * wanted))
+                    setattr(self, name, longer(table, 2 * len(table) + 2 * wanted))
 
     def advance(self) -> int:
         """Let the loop run until it returns."""
@@ -354,9 +375,17 @@ class _Run:
             self.books, self.o_first, self.o_start, self.o_end, self.cells, self.cursors, self.source_words,
             self.fan_from, self.fan, self.type_codes, self.lives, self.life_points, self.slots, self.ends, self.dues,
             self.wakes, self.rings, self.lanes, self.tiers, self.streams, self.workers, self.events,
-            self.deliveries, self.attempts, self.polls,
+            self.deliveries, self.attempts, self.polls, self.book,
         )  # fmt: skip
         return reason
+
+    def streamed(self) -> Streamed:
+        """What was counted."""
+        self.book = compiled_book.with_more_works(self.book, int(self.run["ends"][0]))
+        _close()(self.book, self.slots, self.run, self.ends)
+        used = np.flatnonzero(self.tiers["used"])
+        tiers = (used % self.most_tiers + 1).tolist() if self.most_tiers else []
+        return compiled_book.read(self.book, self.model, self.run[0], self.stopped, tiers)
 
     def columns(self) -> Columns:
         """What was recorded, as integers."""
@@ -376,6 +405,7 @@ class _Run:
             attempts=_plain(self.attempts, run["attempts_out"]),
             polls=_plain(self.polls, run["polls_out"]),
             ended=int(run["now"]),
+            stopped=self.stopped,
         )
 
 
@@ -386,11 +416,6 @@ def _table(rows: int, columns: Sequence[str]) -> Any:
 def _plain(table: Any, used: int) -> Any:
     """The rows in use as plain integers, a column for each field; no copy is made."""
     return table[:used].view(np.int64).reshape(-1, len(table.dtype.names))
-
-
-def _empty(rows: int, kind: Any) -> Any:
-    """A table whose fields all say that there is nothing."""
-    return np.full(rows * len(kind.names), compiled_queues.NONE, dtype=np.int64).view(kind)
 
 
 def _signed(word: int) -> int:
@@ -404,12 +429,6 @@ def _pools(workers: Sequence[int]) -> Any:
     for name in ("head", "tail", "heap", "next_looking"):
         pools[name] = compiled_queues.NONE
     return pools
-
-
-def _longer(table: Any, size: int) -> Any:
-    longer = np.zeros((size, *table.shape[1:]), dtype=table.dtype)
-    longer[: len(table)] = table
-    return longer
 
 
 def prepare() -> None:
@@ -429,19 +448,33 @@ def prepare() -> None:
 
 
 def run(model: Model, progress: Callable[[int], None] | None = None) -> Columns:
-    """Run a model.
+    """Run a model and keep a row of every attempt.
 
     Raises:
         ScenarioError: what this engine cannot do; a schedule under which time would stand still.
     """
+    return _finished(model, True, progress).columns()
+
+
+def stream(model: Model, progress: Callable[[int], None] | None = None) -> Streamed:
+    """Run a model and keep figures alone: memory grows with what is open, and not with the run.
+
+    Raises:
+        ScenarioError: as for ``run``.
+    """
+    return _finished(model, False, progress).streamed()
+
+
+def _finished(model: Model, tracing: bool, progress: Callable[[int], None] | None) -> _Run:
     refused = refuses(model, own_receivers=False)
     if refused:
         raise ScenarioError(f"the compiled engine cannot do {refused}; use --engine simpy")
-    work = _Run(model, tracing=True)
+    work = _Run(model, tracing)
     while True:
         reason = work.advance()
-        if reason == records.DONE:
-            return work.columns()
+        if reason in (records.DONE, records.STOPPED):
+            work.stopped = reason == records.STOPPED
+            return work
         if reason == records.NEED_EVENTS:
             work.refill(int(work.run["wanted"][0]))
         elif reason == records.STANDSTILL:

@@ -77,6 +77,7 @@ class Simulation:
         self.polls: array[int] = array("q")
         self.producing = len(model.sources)
         self.over = self.env.event()
+        self.stopped = False
 
     def run(self, progress: Callable[[int], None] | None = None) -> Columns:
         """Run until all is settled or the drain has passed, and give what was recorded."""
@@ -111,9 +112,17 @@ class Simulation:
         spec = model.sources[source]
         for index, (time, kind, key, seq) in enumerate(jit.events(spec, model.seed, model.horizon)):
             yield env.at(time, clock.EVENT, source)
+            fan_out = model.fan_out[source][kind]
+            if (
+                len(self.open) + sum(1 if group.by_key else group.members for group in fan_out)
+                > model.most_open
+            ):
+                self.stopped = True
+                self.finish()
+                return
             row = len(self.events) // len(EVENT_COLUMNS)
             self.events.extend((source, index, model.type_codes[source][kind], key, seq, time))
-            for group in model.fan_out[source][kind]:
+            for group in fan_out:
                 chosen = range(group.first, group.first + group.members)
                 for member in (chosen[key % group.members],) if group.by_key else chosen:
                     self.create(row, source, index, key, self.endpoints[member])
@@ -335,6 +344,7 @@ class Simulation:
             attempts=_rows(self.attempts, ATTEMPT_COLUMNS),
             polls=_rows(self.polls, POLL_COLUMNS),
             ended=self.env.now,
+            stopped=self.stopped,
         )
 
 

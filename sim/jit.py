@@ -36,7 +36,7 @@ from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 from numba.extending import intrinsic, overload, register_jitable
 
-from sim import compiled_queues, dice, order, policy, receiver, workload
+from sim import compiled_marks, compiled_queues, dice, histogram, order, policy, receiver, workload
 
 types: Any = numba.types
 config: Any = numba.config
@@ -46,12 +46,16 @@ FORGOTTEN_AFTER_S = 30 * 86_400.0
 
 SOURCES = (
     "compiled_attempts",
+    "compiled_book",
     "compiled_dispatch",
     "compiled_loop",
+    "compiled_marks",
     "compiled_queues",
     "compiled_records",
+    "compiled_tally",
     "dice",
     "engine_compiled",
+    "histogram",
     "jit",
     "order",
     "policy",
@@ -216,6 +220,44 @@ mul128: Any = intrinsic(_mul128)
 """The (high, low) words of the product of two 64-bit words, for compiled code."""
 
 
+def _ones(typing_context: Any, word: Any) -> Any:
+    """The number of ones in a 64-bit word: one machine instruction."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.int64(types.int64), generate
+
+
+def _zeros_above(typing_context: Any, word: Any) -> Any:
+    """The number of zeros above the highest one of a 64-bit word: one machine instruction."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.ctlz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.int64(types.int64), generate
+
+
+_ones_of: Any = intrinsic(_ones)
+_zeros_above_of: Any = intrinsic(_zeros_above)
+
+
+@overload(histogram.leading_bit)
+def _leading_bit(value: Any) -> Any:
+    def compiled_leading_bit(value: Any) -> Any:
+        return 63 - _zeros_above_of(value)
+
+    return compiled_leading_bit
+
+
+@overload(compiled_marks.ones)
+def _overloaded_ones(word: Any) -> Any:
+    def compiled_ones(word: Any) -> Any:
+        return _ones_of(word)
+
+    return compiled_ones
+
+
 _INLINED: Any = {"_nrt": False, "forceinline": True}  # see compiled
 
 
@@ -326,7 +368,7 @@ def residual_ns(kind: int, a: float, b: float, c: float, points: Any, *address: 
 
 # --------------------------------------------------------------------------- pure functions of the other modules
 
-share(*policy.COMPILABLE, *workload.COMPILABLE, *receiver.COMPILABLE)
+share(*policy.COMPILABLE, *workload.COMPILABLE, *receiver.COMPILABLE, *histogram.COMPILABLE)
 
 
 def as_arrays(value: Any) -> Any:
@@ -439,6 +481,19 @@ def fill(source: Any, seed: int, horizon: int, *state_and_columns: Any) -> int:
     """``workload.fill``, compiled: arrays throughout."""
     written: int = _fill()(source, seed, horizon, *state_and_columns)
     return written
+
+
+@functools.cache
+def _data_age() -> Any:
+    blank = as_arrays(dice.constant(0.0))
+    words = (types.uint64, types.uint64)
+    return compiled((numba.typeof(blank), *words, types.int64, types.int64, types.int64))(workload.data_age)
+
+
+def data_age(every: dice.Distribution, seed: int, event: int, *times: int) -> tuple[bool, bool]:
+    """``workload.data_age``, compiled."""
+    newer, stale = _data_age()(as_arrays(every), seed, event, *times)
+    return newer, stale
 
 
 @functools.cache

@@ -8,9 +8,10 @@ rates, utilisation, orbit and backlog are taken over the same interval of time. 
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,17 +34,16 @@ _WITHIN = re.compile(r"within_share\{(.+)\}")
 class Metrics(Mapping[str, float]):
     """Name → figure, in a fixed order; ``within_share{…}`` answers for any duration, listed or not."""
 
-    def __init__(self, values: dict[str, float], latencies: Floats, deliveries: int) -> None:
+    def __init__(self, values: dict[str, float], within: Callable[[str], float]) -> None:
         self._values = values
-        self._latencies = latencies
-        self._deliveries = deliveries
+        self._within = within
 
     def __getitem__(self, name: str) -> float:
         if name in self._values:
             return self._values[name]
         if match := _WITHIN.fullmatch(name):
             try:
-                return _within(self._latencies, self._deliveries, match[1])
+                return self._within(match[1])
             except ValueError as error:
                 raise KeyError(f"{name}: {error}") from None
         near = difflib.get_close_matches(name, self._values, n=3)
@@ -65,8 +65,8 @@ def metrics(trace: Trace) -> Metrics:
     values: dict[str, float] = {"events": float(trace.meta["events"])}
     values |= of_deliveries(trace, inside)
     values |= _over_time(trace, trace.meta["warmup_s"], min(trace.meta["horizon_s"], trace.meta["end_s"]))
-    latencies = _latencies(trace.deliveries[inside])
-    return Metrics(values, latencies, int(inside.sum()))
+    latencies, count = _latencies(trace.deliveries[inside]), int(inside.sum())
+    return Metrics(values, functools.partial(_within, latencies, count))
 
 
 def metrics_by(trace: Trace, what: str) -> pd.DataFrame:
@@ -127,7 +127,9 @@ def _window(trace: Trace) -> Any:
 
 def _latencies(deliveries: pd.DataFrame) -> Floats:
     """Creation → first processing of those processed, sorted, s."""
-    return np.sort((deliveries["first_processed_s"] - deliveries["created_s"]).dropna().to_numpy())
+    return np.sort(
+        series.exact((deliveries["first_processed_s"] - deliveries["created_s"]).dropna().to_numpy())
+    )
 
 
 def _within(latencies: Floats, deliveries: int, limit: str) -> float:
@@ -147,7 +149,8 @@ def _summary(name: str, values: Floats) -> dict[str, float]:
     return figures
 
 
-def _ratio(part: float, whole: float) -> float:
+def ratio(part: float, whole: float) -> float:
+    """A share or rate; NaN of nothing."""
     return part / whole if whole else math.nan
 
 
@@ -161,30 +164,33 @@ def of_deliveries(trace: Trace, chosen: Any) -> dict[str, float]:
     state = deliveries["state"]
     processed = deliveries["first_processed_s"].notna()
     lost = state.isin(LOST)
-    waits = (trace.attempts["started_s"] - trace.attempts["due_s"]).to_numpy()[of_chosen]
+    waits = series.exact((trace.attempts["started_s"] - trace.attempts["due_s"]).to_numpy()[of_chosen])
     effects, stale_dropped = _effects(trace, deliveries, of_chosen)
     return {
         "deliveries": float(count),
         "attempts": float(attempts),
-        "delivered_share": _ratio(int((state == "delivered").sum()), count),
-        "lost_share": _ratio(int(lost.sum()), count),
-        "unsettled_share": _ratio(int(state.isin(("waiting", "in_flight")).sum()), count),
-        "expired_share": _ratio(int((state == "expired").sum()), count),
-        "processed_share": _ratio(int(processed.sum()), count),
-        "false_loss_share": _ratio(int((lost & processed).sum()), count),
+        "delivered_share": ratio(int((state == "delivered").sum()), count),
+        "lost_share": ratio(int(lost.sum()), count),
+        "unsettled_share": ratio(int(state.isin(("waiting", "in_flight")).sum()), count),
+        "expired_share": ratio(int((state == "expired").sum()), count),
+        "processed_share": ratio(int(processed.sum()), count),
+        "false_loss_share": ratio(int((lost & processed).sum()), count),
         **_summary("delivery_latency_s", _latencies(deliveries)),
         **{f"within_share{{{limit}}}": _within(_latencies(deliveries), count, limit) for limit in WITHIN},
-        **_summary("settle_time_s", (deliveries["settled_s"] - deliveries["created_s"]).dropna().to_numpy()),
+        **_summary(
+            "settle_time_s",
+            series.exact((deliveries["settled_s"] - deliveries["created_s"]).dropna().to_numpy()),
+        ),
         **_summary("queue_wait_s", waits),
-        "attempts_per_delivery": _ratio(attempts, count),
-        "duplicates_per_delivery": _ratio(int(deliveries["duplicates"].sum()), count),
-        "duplicate_share": _ratio(int((deliveries["duplicates"] > 0).sum()), count),
-        "effect_duplicates_per_delivery": _ratio(effects, count),
-        "stale_dropped_share": _ratio(stale_dropped, count),
-        "late_share": _ratio(int(deliveries["late"].sum()), count),
-        "inversions_per_event": _ratio(_inversions(deliveries), count),
-        "newer_share": _ratio(int(deliveries["newer"].sum()), count),
-        "stale_share": _ratio(int(deliveries["stale"].sum()), count),
+        "attempts_per_delivery": ratio(attempts, count),
+        "duplicates_per_delivery": ratio(int(deliveries["duplicates"].sum()), count),
+        "duplicate_share": ratio(int((deliveries["duplicates"] > 0).sum()), count),
+        "effect_duplicates_per_delivery": ratio(effects, count),
+        "stale_dropped_share": ratio(stale_dropped, count),
+        "late_share": ratio(int(deliveries["late"].sum()), count),
+        "inversions_per_event": ratio(_inversions(deliveries), count),
+        "newer_share": ratio(int(deliveries["newer"].sum()), count),
+        "stale_share": ratio(int(deliveries["stale"].sum()), count),
     }
 
 
@@ -219,7 +225,7 @@ def _effects(trace: Trace, deliveries: pd.DataFrame, of_chosen: Any) -> tuple[in
             ignored += is_first
         elif at >= known_until:
             effects += had
-            had, known_until = True, at + forgets[code]
+            had, known_until = True, round(at + forgets[code], 9)  # as ``exact``
     return effects, ignored
 
 
@@ -278,9 +284,9 @@ def _over_time(trace: Trace, start: float, end: float) -> dict[str, float]:
     queued = bodies if meta["queue_holds"] == "body" else np.full(len(bodies), float(meta["bytes"]["id"]))
     polls = trace.polls[(trace.polls["polled_s"] >= start) & (trace.polls["polled_s"] < end)]
     return {
-        "attempts_per_s": _ratio(int(((started >= start) & (started < end)).sum()), length),
-        "goodput_per_s": _ratio(int(((first >= start) & (first < end)).sum()), length),
-        "delivered_per_s": _ratio(int(((delivered >= start) & (delivered < end)).sum()), length),
+        "attempts_per_s": ratio(int(((started >= start) & (started < end)).sum()), length),
+        "goodput_per_s": ratio(int(((first >= start) & (first < end)).sum()), length),
+        "delivered_per_s": ratio(int(((delivered >= start) & (delivered < end)).sum()), length),
         "attempts_per_s_max": _peak_per_s(started, start, end),
         "backlog_mean": series.held(waiting.entered, waiting.left, start, end) / length,
         "backlog_max": _highest(waiting.entered, waiting.left, None, start, end),
@@ -291,7 +297,7 @@ def _over_time(trace: Trace, start: float, end: float) -> dict[str, float]:
         "orbit_mean": orbit / length,
         "drain_s": _drain(trace, waiting),
         "worker_utilization": _utilization(trace, started[pushed], pushed, start, end),
-        "empty_poll_share": _ratio(int((polls["returned"] == 0).sum()), len(polls)),
+        "empty_poll_share": ratio(int((polls["returned"] == 0).sum()), len(polls)),
     }
 
 
@@ -300,7 +306,7 @@ def _peak_per_s(started: Floats, start: float, end: float) -> float:
     inside = started[(started >= start) & (started < end)]
     if not len(inside):
         return 0.0
-    return float(np.unique(np.floor(inside - start), return_counts=True)[1].max())
+    return float(np.unique(np.floor(series.exact(inside - start)), return_counts=True)[1].max())
 
 
 def _highest(entered: Floats, left: Floats, weight: Floats | None, start: float, end: float) -> float:
@@ -337,15 +343,18 @@ def _api_calls(trace: Trace, start: float, end: float) -> float:
 
 def _utilization(trace: Trace, started: Floats, pushed: Any, start: float, end: float) -> float:
     """Share of the workers' time spent on attempts; NaN when workers are unlimited."""
-    workers = trace.meta["workers"]
+    finished = trace.attempts["finished_s"].fillna(np.inf).to_numpy()[pushed]
+    return ratio(series.held(started, finished, start, end), capacity(trace.meta["workers"], start, end))
+
+
+def capacity(workers: list[list[float]] | None, start: float, end: float) -> float:
+    """The time that workers have in an interval, s; ``workers`` as in ``meta``, NaN when they are unlimited."""
     if workers is None:
         return math.nan
     froms = np.array([step[0] for step in workers])
     untils = np.append(froms[1:], np.inf)
     spans = np.maximum(np.minimum(untils, end) - np.maximum(froms, start), 0.0)
-    capacity = float((spans * np.array([step[1] for step in workers])).sum())
-    finished = trace.attempts["finished_s"].fillna(np.inf).to_numpy()[pushed]
-    return _ratio(series.held(started, finished, start, end), capacity)
+    return float((spans * np.array([step[1] for step in workers])).sum())
 
 
 def _drain(trace: Trace, waiting: series.Waits) -> float:

@@ -68,6 +68,10 @@ class ObjectLife(NamedTuple):
     updated_every: dice.Distribution | None
 
 
+MOST_OPEN = 10_000_000
+"""Deliveries that may be open at a time, if nothing else is said: about 4 GB."""
+
+
 @dataclass(frozen=True)
 class Model:
     """A scenario and a seed, ready to run. Times are ns."""
@@ -94,6 +98,8 @@ class Model:
     receivers: tuple[Receiver, ...]
     receiver_names: tuple[str, ...]
     members: tuple[Member, ...]
+    most_open: int = MOST_OPEN
+    """A run ends before an event that would leave more deliveries open."""
 
     def workers_at(self) -> tuple[tuple[int, int], ...]:
         """Workers of the shared pool over time as (from, number); one step unless the scenario gives more."""
@@ -132,7 +138,10 @@ class Model:
 
 
 def build(
-    scenario: Scenario, seed: int | None = None, arrivals: Mapping[str, Iterable[Any]] | None = None
+    scenario: Scenario,
+    seed: int | None = None,
+    arrivals: Mapping[str, Iterable[Any]] | None = None,
+    most_open: int = MOST_OPEN,
 ) -> Model:
     """The model of a scenario; ``arrivals`` replaces producers' arrivals by a user's own times.
 
@@ -186,6 +195,7 @@ def build(
         receivers=tuple(lower_receiver(block) for block in scenario.receivers.values()),
         receiver_names=receiver_names,
         members=tuple(members),
+        most_open=most_open,
     )
 
 

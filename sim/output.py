@@ -1,9 +1,9 @@
 """A run in a folder: its scenario, seed, tables, figures and picture, written whole or not at all.
 
 The folder holds ``scenario.yaml`` (complete: it repeats the run, seed included, anywhere), ``replay/`` (the
-recordings it plays, if any), ``attempts``, ``deliveries``, ``samples`` and ``polls`` (Parquet or CSV),
-``metrics.json``, ``meta.json`` and ``overview.png``; and ``.hooklab``, by which a later run knows that these
-may be replaced. A folder that holds anything else is never replaced.
+recordings it plays, if any), ``attempts``, ``deliveries``, ``samples`` and ``polls`` (Parquet or CSV; a streamed
+run has ``histograms`` instead), ``metrics.json``, ``meta.json`` and ``overview.png``; and ``.hooklab``, by which a
+later run knows that these may be replaced. A folder that holds anything else is never replaced.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _MARKED = (
     "Written by hooklab. A run with the same --out replaces its files; it refuses if there are others.\n"
 )
 TABLE_FORMATS = ("parquet", "csv")
-_TABLES = ("attempts", "deliveries", "samples", "polls")
+_TABLES = ("attempts", "deliveries", "samples", "polls", "histograms")
 _OWN = {
     *(MARKER, "scenario.yaml", "metrics.json", "meta.json", "overview.png"),
     *(f"{table}.{table_format}" for table in _TABLES for table_format in TABLE_FORMATS),
@@ -54,7 +54,7 @@ def save(result: Result, folder: Path, table_format: str = "parquet") -> None:
     with _replacing(folder.resolve()) as new:
         (new / MARKER).write_text(_MARKED, encoding="utf-8")
         _write_scenario(result, new)
-        result.trace.save(new, table_format)
+        result.made.save(new, table_format)
         figures = json.dumps(result.to_json(), indent=1, allow_nan=False)
         (new / "metrics.json").write_text(figures + "\n", encoding="utf-8")
         from sim.plots import png

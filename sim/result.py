@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from sim.errors import Problem, ScenarioError
 from sim.fields import parse_whole
 from sim.scenario import Scenario, load
-from sim.shown import shown
+from sim.shown import shown, shown_duration
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from sim.engine_simpy import UserReceivers
     from sim.metrics import Metrics
     from sim.model import Model
-    from sim.trace import Columns, Trace
+    from sim.streamed import Streamed
+    from sim.trace import Trace
 
 ENGINES = ("auto", "simpy", "compiled")
 WORTH_COMPILING = 50_000
 """Attempts from which ``auto`` takes the compiled engine: it takes longer to load than a small run takes."""
+STREAM_FROM = 5_000_000
+"""Attempts from which no tables are kept, if nothing else is said: they would take about 4 GB."""
 
 SHOWN = (
     "deliveries",
@@ -51,10 +54,11 @@ SHOWN = (
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """A finished run: its scenario, tables and figures."""
+    """A finished run: its scenario, figures and, unless it was streamed, its tables."""
 
     scenario: Scenario
-    trace: Trace
+    made: Trace | Streamed
+    """What the run left: tables, or the figures alone."""
     wall_s: float
     """How long the engine ran, s."""
     scenario_warnings: tuple[str, ...] = field(default=())
@@ -62,25 +66,69 @@ class Result:
     @property
     def warnings(self) -> tuple[str, ...]:
         """What to know before believing the figures: of the scenario, and of how the run ended."""
+        told = list(self.scenario_warnings)
+        if self.meta["stopped"]:
+            told.append(
+                f"the run stopped at {shown_duration(self.meta['ended_s'])} of "
+                f"{shown_duration(self.meta['horizon_s'])}: the backlog outgrew its limit, and figures are those "
+                "until then; more arrives than is ever delivered, or else raise the limit (--backlog-limit)"
+            )
         share = self.metrics["unsettled_share"]
-        if not share > 0:
-            return self.scenario_warnings
-        return (
-            *self.scenario_warnings,
-            f"unsettled_share is {shown('unsettled_share', share)}: the run ended before these deliveries did, "
-            "and latency quantiles leave them out, so they look too good; raise drain",
-        )
+        if share > 0:
+            told.append(
+                f"unsettled_share is {shown('unsettled_share', share)}: the run ended before these deliveries did, "
+                "and latency quantiles leave them out, so they look too good"
+                + ("" if self.meta["stopped"] else "; raise drain")
+            )
+        return tuple(told)
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What was run: plain numbers and text, as in ``meta.json``."""
+        return self.made.meta
+
+    @property
+    def streamed(self) -> bool:
+        """Whether figures were gathered as the run went, and no tables kept."""
+        from sim.streamed import Streamed
+
+        return isinstance(self.made, Streamed)
+
+    @property
+    def trace(self) -> Trace:
+        """The tables of the run.
+
+        Raises:
+            ScenarioError: it was streamed and has none.
+        """
+        from sim.streamed import Streamed
+
+        if isinstance(self.made, Streamed):
+            raise ScenarioError(
+                "this run was streamed: it has figures and no tables; run it with stream=False (--no-stream) to keep "
+                "a row of every attempt, or make it shorter"
+            )
+        return self.made
+
+    @property
+    def attempts_made(self) -> int:
+        """Attempts of the whole run, also of deliveries that figures leave out."""
+        from sim.streamed import Streamed
+
+        if isinstance(self.made, Streamed):
+            return int(self.made.counts["made"])
+        return len(self.made.attempts)
 
     @property
     def seed(self) -> int:
         """The seed of the run: with the scenario it repeats the run to the last bit."""
-        seed: int = self.trace.meta["seed"]
+        seed: int = self.meta["seed"]
         return seed
 
     @property
     def engine(self) -> str:
         """The engine that ran."""
-        engine: str = self.trace.meta["engine"]
+        engine: str = self.meta["engine"]
         return engine
 
     @property
@@ -107,8 +155,9 @@ class Result:
     def metrics(self) -> Metrics:
         """All figures by name; ``within_share{10s}`` works for any duration."""
         from sim.metrics import metrics
+        from sim.streamed import Streamed
 
-        return metrics(self.trace)
+        return self.made.metrics if isinstance(self.made, Streamed) else metrics(self.made)
 
     def metrics_by(self, what: str) -> pd.DataFrame:
         """Figures by ``endpoint`` group, event ``type`` or ``hour`` of creation."""
@@ -117,10 +166,19 @@ class Result:
         return metrics_by(self.trace, what)
 
     def plot(self) -> Figure:
-        """One picture: latency distribution, backlog per tier, attempts and goodput over time."""
+        """One picture: latency distribution, backlog per tier, attempts and goodput over time.
+
+        Of a streamed run: its latency, settling and waiting times.
+        """
+        from sim.streamed import Streamed
+
+        if isinstance(self.made, Streamed):
+            from sim.plots_streamed import durations
+
+            return durations(self.made)
         from sim.plots import overview
 
-        return overview(self.trace)
+        return overview(self.made)
 
     def save(self, folder: str | Path, table_format: str = "parquet") -> None:
         """Write scenario, tables, figures and picture into a folder; see ``sim.output``."""
@@ -135,7 +193,9 @@ class Result:
             "seed": self.seed,
             "engine": self.engine,
             "wall_s": round(self.wall_s, 3),
-            "undocumented": self.trace.meta["undocumented"],
+            "streamed": self.streamed,
+            "stopped": self.meta["stopped"],
+            "undocumented": self.meta["undocumented"],
             "warnings": list(self.warnings),
             "metrics": {name: None if math.isnan(v) else v for name, v in self.metrics.items()},
         }
@@ -160,7 +220,8 @@ def run(
     *,
     seed: int | None = None,
     engine: str = "auto",
-    stream: bool = False,
+    stream: bool | None = None,
+    backlog_limit: int = 10_000_000,
     overrides: Iterable[str] = (),
     receivers: UserReceivers | None = None,
     arrivals: Mapping[str, Iterable[Any]] | None = None,
@@ -170,15 +231,22 @@ def run(
 
     ``overrides`` are ``path=value`` texts. ``receivers`` replaces receivers (by name, or by endpoint group)
     by a user's own objects, see ``sim.user``; ``arrivals`` replaces producers' arrivals by times in s, or
-    (time, type, key) tuples. ``progress`` is called now and then with the simulated share of the horizon.
+    (time, type, key) tuples. ``stream`` gathers figures as the run goes and keeps no tables, so that memory does
+    not grow with the run; None: from ``STREAM_FROM`` expected attempts on. A run stops, with the figures until
+    then, when more than ``backlog_limit`` deliveries would be open at once. ``progress`` is called now and then
+    with the simulated share of the horizon.
 
     Raises:
         ScenarioError: anything wrong with the scenario, a file it names, or an argument.
     """
     if engine not in ENGINES:
         raise ScenarioError([Problem("engine", engine, f"must be one of {', '.join(ENGINES)}")])
-    if stream:
-        raise ScenarioError("stream is not part of this version")
+    if stream and engine == "simpy":
+        raise ScenarioError("stream needs the compiled engine: drop --engine simpy, or stream")
+    try:
+        backlog_limit = parse_whole(backlog_limit, 1, 2**40)
+    except ValueError as error:
+        raise ScenarioError([Problem("backlog_limit", backlog_limit, str(error))]) from None
     if seed is not None:
         try:
             seed = parse_whole(seed, 0, 2**64 - 1)
@@ -189,16 +257,17 @@ def run(
     loaded = load(scenario, overrides)
     from sim import model, trace
 
-    built = model.build(loaded, seed, arrivals)
+    built = model.build(loaded, seed, arrivals, backlog_limit)
     warnings = (*loaded.warnings(), *_unheard(built, arrivals or {}))
     tell = None if progress is None else (lambda now: progress(min(now / built.horizon, 1.0)))
-    chosen, go = _engine(engine, built, receivers)
+    chosen, go = _engine(engine, stream, built, receivers)
     begun = time.perf_counter()
-    columns = go(tell)
+    left = go(tell)
     wall_s = time.perf_counter() - begun
     if progress is not None:
         progress(1.0)  # the tables are still to be built
-    return Result(loaded, trace.build(built, columns, chosen), wall_s, warnings)
+    made = trace.build(built, left, chosen) if isinstance(left, trace.Columns) else left
+    return Result(loaded, made, wall_s, warnings)
 
 
 def _unheard(built: Model, arrivals: Mapping[str, Iterable[Any]]) -> Iterator[str]:
@@ -213,17 +282,22 @@ def _unheard(built: Model, arrivals: Mapping[str, Iterable[Any]]) -> Iterator[st
 
 
 def _engine(
-    name: str, built: Model, receivers: UserReceivers | None
-) -> tuple[str, Callable[[Callable[[int], None] | None], Columns]]:
+    name: str, stream: bool | None, built: Model, receivers: UserReceivers | None
+) -> tuple[str, Callable[[Callable[[int], None] | None], Any]]:
     """The engine to run a model with, compiled and ready: its name, and how to start it."""
     from sim import advice, engine_compiled, engine_simpy, jit
 
     refused = engine_compiled.refuses(built, own_receivers=bool(receivers))
-    if name == "compiled" and refused:
-        raise ScenarioError(f"the compiled engine cannot do {refused}; use the SimPy engine (--engine simpy)")
-    small = name == "auto" and advice.expected_attempts(built.scenario) < WORTH_COMPILING
+    if refused and (name == "compiled" or stream):
+        what = "the compiled engine" if name == "compiled" else "stream"
+        raise ScenarioError(f"{what} cannot do {refused}; use the SimPy engine (--engine simpy)")
+    expected = advice.expected_attempts(built.scenario)
+    small = name == "auto" and expected < WORTH_COMPILING and not stream
     if name == "simpy" or refused or small:
         jit.prepare()
         return "simpy", lambda tell: engine_simpy.run(built, receivers, tell)
+    if stream is None:
+        stream = expected >= STREAM_FROM
     engine_compiled.prepare()
-    return "compiled", lambda tell: engine_compiled.run(built, tell)
+    go = engine_compiled.stream if stream else engine_compiled.run
+    return "compiled", lambda tell: go(built, tell)

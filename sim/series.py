@@ -122,7 +122,13 @@ def samples(trace: Trace) -> pd.DataFrame:
 def receiver_queue(trace: Trace) -> tuple[Floats, Floats]:
     """Intervals [started, served) in which requests waited in receivers' queues, s."""
     attempts = trace.attempts[(trace.attempts["tier"] > 0) & trace.attempts["served_s"].notna()]
-    return attempts["started_s"].to_numpy() + trace.meta["overhead_s"], attempts["served_s"].to_numpy()
+    sent = exact(attempts["started_s"].to_numpy() + trace.meta["overhead_s"])
+    return sent, attempts["served_s"].to_numpy()
+
+
+def exact(seconds: Floats) -> Floats:
+    """A sum or difference of times in s as the whole ns that it is: floats miss it in their last bits."""
+    return np.round(seconds, 9)
 
 
 def _rate(times: Floats, grid: Floats, step: float) -> Floats:

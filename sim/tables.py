@@ -66,7 +66,7 @@ SAYS_SOMETHING: Mapping[str, Callable[[Result], bool]] = {
         name: lambda result, name=name: result.metrics[name] > 0  # type: ignore[misc]
         for name in ("expired_share", "api_calls_per_s", "newer_share", "stale_share")
     },
-    "backlog_bytes_max": lambda result: result.trace.meta["queue_holds"] == "id",
+    "backlog_bytes_max": lambda result: result.meta["queue_holds"] == "id",
     "empty_poll_share": lambda result: not math.isnan(result.metrics["empty_poll_share"]),
 }
 """Figures that most runs have no use for, and when they are shown."""
@@ -136,17 +136,21 @@ def of_run(result: Result) -> list[RenderableType]:
     parts.append(
         Text.assemble((scenario.name, "bold"), f": {scenario.question}" if scenario.question else "")
     )
-    attempts = len(result.attempts)
+    attempts = result.attempts_made
+    engine = f"{result.engine} engine{', streamed' if result.streamed else ''}"
     speed = attempts / result.wall_s if result.wall_s > 0 else 0.0
     parts.append(
         Text(
-            f"seed {result.seed}, {attempts:,} attempts, {result.engine} engine "
+            f"seed {result.seed}, {attempts:,} attempts, {engine} "
             f"{shown_duration(result.wall_s)} ({speed:,.0f} attempts/s)"
         )
     )
     figures = _figures(result, named=True)
     parts.append(figures if _fits(figures) else _figures(result, named=False))
-    if len(scenario.endpoints) > 1:
+    if result.streamed:
+        note = "quantiles are within 1 %; streamed: no tables, and no figures by endpoint group, type or hour"
+        parts += [Text(""), Text(note, "dim")]
+    elif len(scenario.endpoints) > 1:
         parts += [Text(""), *_by_group(result)]
     return parts
 
@@ -171,7 +175,7 @@ def _figure(result: Result, name: str) -> str:
     """A figure of a run; where it does not exist and there is a reason to tell, the reason."""
     value = result.metrics[name]
     if name == "drain_s" and math.isnan(value):
-        if result.trace.meta["last_outage_s"] is not None:
+        if result.meta["last_outage_s"] is not None:
             return "never"
         faults = [fault for receiver in result.scenario.receivers.values() for fault in receiver.faults]
         return "no outage ended" if any(fault.outage for fault in faults) else "no outage"

@@ -30,8 +30,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from sim import dice, policy
-from sim.model import UNLIMITED, Model
+from sim import dice, meta, policy
+from sim.model import Model
 from sim.order import late_in_order
 from sim.receiver import NEVER
 
@@ -41,10 +41,6 @@ Floats = np.ndarray[Any, np.dtype[np.float64]]
 NO_OUTCOME = -1
 NOT_YET = -1
 """A time that has not come by the end of the run."""
-ID_BYTES = 64
-"""Size of a queue entry that holds only an id (a UUID in text, a type and a separator)."""
-THIN_BYTES = 200
-"""Size of a message without data: ids, type, key, seq and a time, as JSON."""
 MOST_TIERS = 12
 """Tiers with a backlog column of their own; later ones are counted with the last."""
 
@@ -58,6 +54,7 @@ class Columns:
     attempts: delivery (row), attempt_number, tier, due, started, finished, outcome, status, processed,
     served, cause (position in ``policy.WAIT_CAUSES``).
     polls: member, time, returned.
+    ``stopped``: the run ended early, as more deliveries would have been open than the model allows.
     """
 
     events: Ints
@@ -65,6 +62,7 @@ class Columns:
     attempts: Ints
     polls: Ints
     ended: int
+    stopped: bool = False
 
 
 EVENT_COLUMNS = ("source", "index", "type", "key", "seq", "time")
@@ -111,12 +109,21 @@ class Trace:
     def save(self, folder: Path, table_format: str = "parquet") -> None:
         """Write the tables (``parquet`` or ``csv``) and ``meta.json`` into a folder that exists."""
         for name in ("attempts", "deliveries", "samples", "polls"):
-            frame: pd.DataFrame = getattr(self, name)
-            if table_format == "csv":
-                frame.to_csv(folder / f"{name}.csv", index=False)
-            else:
-                frame.to_parquet(folder / f"{name}.parquet", index=False)
-        (folder / "meta.json").write_text(json.dumps(self.meta, indent=1) + "\n", encoding="utf-8")
+            save_table(getattr(self, name), folder / name, table_format)
+        save_meta(self.meta, folder)
+
+
+def save_table(frame: pd.DataFrame, path: Path, table_format: str) -> None:
+    """Write a table as ``parquet`` or ``csv``; ``path`` is without the ending."""
+    if table_format == "csv":
+        frame.to_csv(path.with_suffix(".csv"), index=False)
+    else:
+        frame.to_parquet(path.with_suffix(".parquet"), index=False)
+
+
+def save_meta(meta: dict[str, Any], folder: Path) -> None:
+    """Write what was run as ``meta.json``."""
+    (folder / "meta.json").write_text(json.dumps(meta, indent=1) + "\n", encoding="utf-8")
 
 
 def read(folder: Path) -> Trace:
@@ -212,9 +219,24 @@ def build(model: Model, columns: Columns, engine: str) -> Trace:
             "returned": polls["returned"],
         }
     )
-    made = Trace(attempt_frame, frame, poll_frame, _meta(model, events, columns, engine))
+    inside = (events["time"] >= model.warmup) & (events["time"] < model.horizon)
+    tiers = _tiers_in_use(model, deliveries, attempts)
+    made = Trace(
+        attempt_frame,
+        frame,
+        poll_frame,
+        meta.of(model, engine, columns.ended, columns.stopped, int(inside.sum()), tiers),
+    )
     vars(made)["delivery_rows"] = row  # known here; found again by text it takes longer than all the rest
     return made
+
+
+def _tiers_in_use(model: Model, deliveries: dict[str, Ints], attempts: dict[str, Ints]) -> list[int]:
+    """The tier of every (policy, tier) that made an attempt; polled deliveries have none."""
+    policies = np.array([member.policy for member in model.members], dtype=np.int64)
+    used = policies[deliveries["member"][attempts["delivery"]]] * 2**32 + attempts["tier"]
+    tiers: list[int] = (np.unique(used[attempts["tier"] > 0]) % 2**32).tolist()
+    return tiers
 
 
 def _assert_conserved(deliveries: dict[str, Ints], attempts: dict[str, Ints]) -> None:
@@ -325,7 +347,6 @@ def _data_age(
         return newer, stale
     from sim import jit
 
-    updates = int(dice.Stream.OBJECT_UPDATED)
     first = judged["first_processed"]
     fetched = events["time"][deliveries["event"]].copy()
     dispatcher = model.scenario.dispatcher
@@ -338,107 +359,10 @@ def _data_age(
     for row in wanted.tolist():
         event = deliveries["event"][row]
         source, index = int(events["source"][event]), int(events["index"][event])
-        created = int(events["time"][event])
-        at = created
-        cycle = 0
         life = model.lives[source]
         assert life is not None
         assert life.updated_every is not None
         word = dice.item_word(model.sources[source].word, index)
-        shape = life.updated_every
-        numbers = shape.kind, shape.a, shape.b, shape.c, jit.points_array(shape.points)
-        while at <= first[row] and not stale[row]:
-            step = jit.sample_ns(*numbers, model.seed, updates, word, 0, cycle, 0)
-            at += max(step, 1)  # an update every 0 s would never end
-            cycle += 1
-            newer[row] |= at <= fetched[row]
-            stale[row] |= fetched[row] < at <= first[row]
+        times = int(events["time"][event]), int(fetched[row]), int(first[row])
+        newer[row], stale[row] = jit.data_age(life.updated_every, model.seed, word, *times)
     return newer, stale
-
-
-# --------------------------------------------------------------------------- what was run
-
-
-def _meta(model: Model, events: dict[str, Ints], columns: Columns, engine: str) -> dict[str, Any]:
-    scenario = model.scenario
-    dispatcher = scenario.dispatcher
-    created = events["time"]
-    inside = (created >= model.warmup) & (created < model.horizon)
-    groups = {}
-    for name, endpoint in scenario.endpoints.items():
-        named = endpoint.receiver if isinstance(endpoint.receiver, dict) else [endpoint.receiver]
-        blocks = {receiver: scenario.receivers[receiver] for receiver in named}
-        groups[name] = {"count": endpoint.count, "receivers": sorted(blocks)}
-    return {
-        "scenario": scenario.to_yaml(),
-        "name": scenario.name,
-        "seed": model.seed,
-        "engine": engine,
-        "kind": scenario.kind,
-        "undocumented": list(scenario.undocumented),
-        "horizon_s": model.horizon / 1e9,
-        "warmup_s": model.warmup / 1e9,
-        "end_s": model.end / 1e9,
-        "ended_s": columns.ended / 1e9,
-        "sample_every_s": _sample_every(model) / 1e9,
-        "events": int(inside.sum()),
-        "workers": _workers(model, columns),
-        "overhead_s": dispatcher.overhead / 1e9,
-        "queue_holds": dispatcher.queue_holds,
-        "message": dispatcher.message,
-        "bytes": {
-            "body": dict(zip(model.producers, model.body_bytes, strict=True)),
-            "id": ID_BYTES,
-            "thin": THIN_BYTES,
-        },
-        "endpoints": groups,
-        "dedupe_s": _by_member(model, "dedupe"),
-        "stale_guard": _by_member(model, "stale_guard"),
-        "last_outage_s": _last_outage(model, columns.ended),
-    }
-
-
-def _sample_every(model: Model) -> int:
-    chosen = model.scenario.sample_every
-    if chosen is not None:
-        return int(chosen)
-    # 500 points over the horizon, and no more than 5,000 over the whole run
-    return max(-(-model.horizon // 500), -(-model.end // 5000))
-
-
-def _workers(model: Model, columns: Columns) -> list[list[float]] | None:
-    """Workers over time as [from_s, number]; None: unlimited. Under ``per_tier``: of all tiers in use."""
-    dispatcher = model.scenario.dispatcher
-    if dispatcher.lanes is not None:
-        return [[0.0, float(dispatcher.lanes.first + dispatcher.lanes.retries)]]
-    if dispatcher.discipline == "shared":
-        steps = model.workers_at()
-        return None if steps[0][1] == UNLIMITED else [[start / 1e9, float(count)] for start, count in steps]
-    attempts = _named(columns.attempts, ATTEMPT_COLUMNS)
-    deliveries = _named(columns.deliveries, DELIVERY_COLUMNS)
-    policies = np.array([member.policy for member in model.members], dtype=np.int64)
-    used = policies[deliveries["member"][attempts["delivery"]]] * 2**32 + attempts["tier"]
-    tiers = np.unique(used[attempts["tier"] > 0]) % 2**32
-    return [[0.0, float(sum(model.tier_workers(int(tier)) for tier in tiers))]]
-
-
-def _by_member(model: Model, what: str) -> dict[str, float]:
-    """The dedupe window in s, or the stale guard as 1, of the endpoints that have one."""
-    found = {}
-    for member in model.members:
-        block = model.scenario.receivers[model.receiver_names[member.receiver]]
-        if what == "dedupe" and block.dedupe is not None:
-            found[member.name] = block.dedupe.window / 1e9
-        elif what == "stale_guard" and block.stale_guard:
-            found[member.name] = 1.0
-    return found
-
-
-def _last_outage(model: Model, ended: int) -> list[float] | None:
-    """[start_s, end_s] of the outage that ends last before the end of the run; None: there is none."""
-    last: tuple[int, int] | None = None
-    for member in model.members:
-        for start, end in zip(member.outages.start, member.outages.end, strict=True):
-            if end <= ended and start < model.horizon and (last is None or end > last[1]):
-                last = (start, end)
-    return None if last is None else [last[0] / 1e9, last[1] / 1e9]

@@ -246,6 +246,28 @@ def fill(
         clock[NEXT] = UNKNOWN
 
 
+UPDATES = int(dice.Stream.OBJECT_UPDATED)
+
+
+def data_age(
+    every: dice.Distribution, seed: int, event: int, created: int, fetched: int, processed: int
+) -> tuple[bool, bool]:
+    """Whether data fetched then was newer than the event, and older than the object when it was processed.
+
+    The object behind an event is updated again and again from the event's creation on; times are ns.
+    """
+    newer = stale = False
+    at = created
+    cycle = 0
+    while at <= processed and not stale:
+        step = dice.sample(every, seed, UPDATES, event, 0, cycle, 0)
+        at += max(step, 1)  # an update every 0 s would never end
+        cycle += 1
+        newer = newer or at <= fetched
+        stale = fetched < at <= processed
+    return newer, stale
+
+
 COMPILABLE = (
     exponential_amount,
     _next_burst,
@@ -256,6 +278,7 @@ COMPILABLE = (
     _key,
     _type,
     fill,
+    data_age,
 )
 
 

@@ -185,7 +185,7 @@ def test_quantiles_are_the_least_value_that_so_many_do_not_exceed(
                 for value in ordered
                 if bisect.bisect_right(ordered, value) >= share * len(ordered) - 1e-9
             )
-            assert result.metrics[f"{name}_{which}"] == enough, (name, which)
+            assert result.metrics[f"{name}_{which}"] == round(enough, 9), (name, which)
 
 
 def test_effects_are_what_a_receiver_with_a_memory_repeats(
