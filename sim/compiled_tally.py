@@ -383,7 +383,7 @@ def watch_drain(book: Book, level: int, until: int) -> None:
 
 def cut(book: Book, slots: Any, run: Any, ends: Any) -> None:
     """End the window where the run has ended, if that was early: what was counted ahead of it is taken back."""
-    rule, now = at(book.rules, 0), run.now
+    rule, now = at(book.rules, 0), run.now + 1
     if now >= rule.until:
         return
     for i in range(run.ends):
@@ -410,9 +410,8 @@ def close(book: Book, slots: Any, run_: Any, ends: Any) -> None:
     There must be room for as many more processings as there are attempts in flight.
     """
     run, t = run_[0], at(book.tally, 0)
-    pass_time(book, slots, run, run.now)
-    cut(book, slots, run, ends)
     pass_time(book, slots, run, run.now + 1)  # the levels that it ends with, too
+    cut(book, slots, run, ends)
     for i in range(run.ends):
         end = at(ends, i)
         if at(slots, end.item).flags & ON_ITS_WAY:

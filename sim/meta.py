@@ -37,7 +37,7 @@ def of(
         "undocumented": list(scenario.undocumented),
         "horizon_s": model.horizon / 1e9,
         "warmup_s": model.warmup / 1e9,
-        "end_s": (ended if stopped else model.end) / 1e9,
+        "end_s": (ended + 1 if stopped else model.end) / 1e9,  # what happened at the last instant counts
         "stopped": stopped,
         "ended_s": ended / 1e9,
         "sample_every_s": _sample_every(model) / 1e9,

@@ -269,7 +269,7 @@ def _inversions(deliveries: pd.DataFrame) -> int:
 def _over_time(trace: Trace, start: float, end: float) -> dict[str, float]:
     """The figures about an interval of time."""
     meta = trace.meta
-    length = end - start
+    length = max(end - start, 0.0)  # a run may have stopped before its warm-up was over
     attempts, deliveries = trace.attempts, trace.deliveries
     pushed = attempts["tier"].to_numpy() > 0
     started = attempts["started_s"].to_numpy()
@@ -288,13 +288,13 @@ def _over_time(trace: Trace, start: float, end: float) -> dict[str, float]:
         "goodput_per_s": ratio(int(((first >= start) & (first < end)).sum()), length),
         "delivered_per_s": ratio(int(((delivered >= start) & (delivered < end)).sum()), length),
         "attempts_per_s_max": _peak_per_s(started, start, end),
-        "backlog_mean": series.held(waiting.entered, waiting.left, start, end) / length,
+        "backlog_mean": ratio(series.held(waiting.entered, waiting.left, start, end), length),
         "backlog_max": _highest(waiting.entered, waiting.left, None, start, end),
         "backlog_bytes_max": _highest(waiting.entered, waiting.left, queued[waiting.delivery], start, end),
         "receiver_queue_max": _highest(*series.receiver_queue(trace), None, start, end),
-        "egress_bytes_per_s": _egress(trace, bodies, start, end) / length,
-        "api_calls_per_s": _api_calls(trace, start, end) / length,
-        "orbit_mean": orbit / length,
+        "egress_bytes_per_s": ratio(_egress(trace, bodies, start, end), length),
+        "api_calls_per_s": ratio(_api_calls(trace, start, end), length),
+        "orbit_mean": ratio(orbit, length),
         "drain_s": _drain(trace, waiting),
         "worker_utilization": _utilization(trace, started[pushed], pushed, start, end),
         "empty_poll_share": ratio(int((polls["returned"] == 0).sum()), len(polls)),
@@ -312,7 +312,7 @@ def _peak_per_s(started: Floats, start: float, end: float) -> float:
 def _highest(entered: Floats, left: Floats, weight: Floats | None, start: float, end: float) -> float:
     """The highest sum of weights of intervals at one time."""
     times, levels = series.steps(entered, left, weight)
-    if not len(times):
+    if not len(times) or start >= end:
         return 0.0
     at_start = max(int(np.searchsorted(times, start, side="right")) - 1, 0)
     until = int(np.searchsorted(times, end, side="left"))
@@ -373,9 +373,9 @@ def _drain(trace: Trace, waiting: series.Waits) -> float:
     before = series.held(entered, left, began, start) / (start - began) if start > began else 0.0
     # what receivers take up only after the run has not been taken up in it
     times, levels = series.steps(entered, np.where(left > trace.meta["ended_s"], np.inf, left))
-    if not len(times):
+    at = int(np.searchsorted(times, end, side="right")) - 1
+    if at < 0:  # nothing had waited yet
         return 0.0
-    at = max(int(np.searchsorted(times, end, side="right")) - 1, 0)
     back = np.flatnonzero(levels[at:] <= before)
     if not len(back):
         return math.nan

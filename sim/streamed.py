@@ -99,19 +99,19 @@ class Streamed:
     def _over_time(self) -> dict[str, float]:
         c, meta = self.counts, self.meta
         start, end = meta["warmup_s"], min(meta["horizon_s"], meta["end_s"])
-        length = end - start
+        length = max(end - start, 0.0)  # a run may have stopped before its warm-up was over
         return {
             "attempts_per_s": ratio(c["started"], length),
             "goodput_per_s": ratio(c["processed_first"], length),
             "delivered_per_s": ratio(c["delivered"], length),
             "attempts_per_s_max": c["most_in_second"],
-            "backlog_mean": c["backlog_area"] / length,
+            "backlog_mean": ratio(c["backlog_area"], length),
             "backlog_max": c["backlog_most"],
             "backlog_bytes_max": c["bytes_most"],
             "receiver_queue_max": c["queue_most"],
-            "egress_bytes_per_s": c["egress"] / length,
-            "api_calls_per_s": c["api_calls"] / length,
-            "orbit_mean": c["orbit_area"] / length,
+            "egress_bytes_per_s": ratio(c["egress"], length),
+            "api_calls_per_s": ratio(c["api_calls"], length),
+            "orbit_mean": ratio(c["orbit_area"], length),
             "drain_s": c["drained"],
             "worker_utilization": ratio(c["busy_area"], capacity(meta["workers"], start, end)),
             "empty_poll_share": ratio(c["empty_polls"], c["polls"]),
