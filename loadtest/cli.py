@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from sim import cli as simulator
+from sim import cli_report
 from sim.errors import ScenarioError
 
 OK, BAD_INPUT, INTERRUPTED, NO_READER = 0, 2, 130, 141
@@ -53,6 +54,7 @@ def _hooklab(
 
 
 simulator.add_to(app)
+cli_report.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

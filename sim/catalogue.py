@@ -77,7 +77,7 @@ def entry(name: str) -> PolicyEntry:
     require("policies", name)
     file = presets.read("policies", name)
     block = PolicyBlock.model_validate(file["policy"])
-    runs = _within_age(block, schedule_runs(block))
+    runs = runs_of(block)
     endless = any(times >= FOREVER for _, times in runs)
     attempts = None if endless else sum(times for _, times in runs)
     horizon_s = None if endless else sum(gap * times for gap, times in runs) / 1e9
@@ -98,8 +98,9 @@ def require(kind: str, name: str) -> None:
         raise ScenarioError(f"{name!r} is not in the bundled {kind}{hint} (hooklab {kind} lists them)")
 
 
-def _within_age(block: PolicyBlock, runs: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """The runs up to the last attempt that comes due within ``max_age`` if every attempt takes no time."""
+def runs_of(block: PolicyBlock) -> list[tuple[int, int]]:
+    """Its gaps as ``(gap_ns, times)``, up to the last attempt within ``max_age`` if every one fails at once."""
+    runs = schedule_runs(block)
     if block.max_age is None:
         return list(joined(runs))
     limit = int(block.max_age) + (runs[0][0] if block.max_age_from == "first_attempt" else 0)

@@ -2,8 +2,9 @@
 
 The folder holds ``scenario.yaml`` (complete: it repeats the run, seed included, anywhere), ``replay/`` (the
 recordings it plays, if any), ``attempts``, ``deliveries``, ``samples`` and ``polls`` (Parquet or CSV; a streamed
-run has ``histograms`` instead), ``metrics.json``, ``meta.json`` and ``overview.png``; and ``.hooklab``, by which a
-later run knows that these may be replaced. A folder that holds anything else is never replaced.
+run has ``histograms`` instead), ``metrics.json``, ``meta.json`` and ``overview.png``; later ``report.html``, if
+somebody asks for it; and ``.hooklab``, by which a later run knows that these may be replaced. A folder that holds
+anything else is never replaced.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _MARKED = (
 TABLE_FORMATS = ("parquet", "csv")
 _TABLES = ("attempts", "deliveries", "samples", "polls", "histograms")
 _OWN = {
-    *(MARKER, "scenario.yaml", "metrics.json", "meta.json", "overview.png"),
+    *(MARKER, "scenario.yaml", "metrics.json", "meta.json", "overview.png", "report.html"),
     *(f"{table}.{table_format}" for table in _TABLES for table_format in TABLE_FORMATS),
 }
 _REPLAY = "replay"

@@ -1,36 +1,63 @@
-"""Pictures of a trace: latency, backlog, rates and queues. Each panel draws on an ``Axes`` it is given.
+"""Pictures of a trace: latency, backlog, rates and queues; and all other pictures under one name.
 
-They are made to be read on a projector and printed in black and white: lines differ in style, areas in hatch.
-Nothing here touches matplotlib's global state.
+A panel draws on the ``Axes`` it is given, or on those of a new picture, and returns them: ``ax.figure`` shows
+itself in a notebook. Pictures of policies are in ``sim.plots_policy``, curves in ``sim.plots_curve``; how they
+look is decided in ``sim.plots_style``.
 """
 
 from __future__ import annotations
 
-import io
-import warnings
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import (
-    FixedFormatter,
-    FixedLocator,
-    FuncFormatter,
-    MaxNLocator,
-    NullLocator,
-    PercentFormatter,
-)
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
 
 from sim.metrics import LOST
+from sim.plots_curve import curve, goodput_by_load, plan_curve
+from sim.plots_policy import pareto, timelines, trade_off, trade_off_panels
+from sim.plots_style import (
+    LINES,
+    TEXT,
+    TITLE,
+    Picture,
+    axes,
+    dress,
+    legend,
+    png,
+    save,
+    say,
+    svg,
+    thinned,
+    time_ticks,
+)
 from sim.shown import shown_duration, shown_share
+from sim.trace import Trace
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
-    from sim.trace import Trace
+__all__ = [
+    "Picture",
+    "backlog",
+    "curve",
+    "goodput_by_load",
+    "latency_cdf",
+    "latency_tail",
+    "overview",
+    "pareto",
+    "plan_curve",
+    "png",
+    "queues",
+    "rates",
+    "save",
+    "svg",
+    "timelines",
+    "trade_off",
+    "trade_off_panels",
+]
 
-TEXT = 11
-TITLE = 13
 TIERS = 6
 """Tiers drawn one by one; the later ones are one area."""
 POINTS = 240
@@ -42,42 +69,6 @@ _LINES: tuple[dict[str, Any], ...] = (
     {"color": "0.55", "linewidth": 2.2},
     {"color": "black", "linewidth": 1.4, "linestyle": (0, (4, 2))},
 )
-_LATENCY_TICKS = {
-    1e-6: "1 μs",
-    1e-5: "10 μs",
-    1e-4: "100 μs",
-    1e-3: "1 ms",
-    1e-2: "10 ms",
-    0.1: "100 ms",
-    1.0: "1 s",
-    10.0: "10 s",
-    60.0: "1 min",
-    600.0: "10 min",
-    3600.0: "1 h",
-    21_600.0: "6 h",
-    86_400.0: "1 d",
-    864_000.0: "10 d",
-    8_640_000.0: "100 d",
-    86_400_000.0: "1,000 d",
-}
-"""Where a logarithmic axis of time is labelled, s."""
-
-
-class Picture(Figure):
-    """A figure that a notebook shows by itself, with or without pyplot."""
-
-    def _repr_png_(self) -> bytes:
-        return png(self)
-
-
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
-    buffer = io.BytesIO()
-    with warnings.catch_warnings():
-        # a name in a script that the font lacks is drawn as boxes; nobody can do anything about it here
-        warnings.filterwarnings("ignore", message="Glyph")
-        figure.savefig(buffer, format="png", dpi=120)
-    return buffer.getvalue()
 
 
 def overview(trace: Trace) -> Figure:
@@ -98,43 +89,88 @@ def overview(trace: Trace) -> Figure:
 # --------------------------------------------------------------------------- panels
 
 
-def latency_cdf(trace: Trace, ax: Axes) -> None:
+def latency_cdf(trace: Trace, ax: Axes | None = None) -> Axes:
     """From creation to first processing, as the share of processed deliveries that took no longer."""
+    ax = axes(ax)
     deliveries, meta = trace.deliveries, trace.meta
     created = deliveries["created_s"]
     inside = deliveries[(created >= meta["warmup_s"]) & (created < meta["horizon_s"])]
     latencies = np.sort((inside["first_processed_s"] - inside["created_s"]).dropna().to_numpy())
-    _dress(ax, "Latency: creation to first processing", "time, logarithmic", "share of processed deliveries")
+    dress(ax, "Latency: creation to first processing", "time, logarithmic", "share of processed deliveries")
     ax.yaxis.set_major_formatter(PercentFormatter(1.0))
     ax.set_ylim(0, 1.02)
     if not len(latencies):
         left_out = _left_out(inside["state"].astype(str))
-        _say(ax, "no delivery was processed" + (f"\n{left_out}" if left_out else ""))
-        return
+        say(ax, "no delivery was processed" + (f"\n{left_out}" if left_out else ""))
+        return ax
     # a logarithm has no zero: what took no time is drawn at the left edge
     lowest = max(float(latencies[0]), 1e-3 if latencies[-1] >= 2e-3 else 1e-7)
     highest = max(float(latencies[-1]), lowest * 10)
     share = np.arange(1, len(latencies) + 1) / len(latencies)
-    at, share = _thinned(np.maximum(latencies, lowest), share)
+    at, share = thinned(np.maximum(latencies, lowest), share)
     ax.set_xscale("log")
     ax.set_xlim(lowest / 1.3, highest * 1.6)
     ax.step(np.append(at, highest * 1.6), np.append(share, 1.0), where="post", color="black", linewidth=1.8)
-    ticks = [tick for tick in _LATENCY_TICKS if lowest / 1.3 <= tick <= highest * 1.6]
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
-    ax.xaxis.set_major_formatter(FixedFormatter([_LATENCY_TICKS[tick] for tick in ticks]))
-    ax.xaxis.set_minor_locator(NullLocator())
+    time_ticks(ax.xaxis, lowest / 1.3, highest * 1.6)
     for label, quantile, style, marker in (("p50", 0.5, "--", "o"), ("p99", 0.99, ":", "s")):
         value = float(latencies[int(np.ceil(quantile * len(latencies))) - 1])
         drawn = max(value, lowest)
         ax.plot([drawn, drawn], [0, quantile], color="0.35", linestyle=style, linewidth=1.5)
         text = f"{label}  {shown_duration(value)}"
         ax.plot(drawn, quantile, marker, color="black", markersize=7, label=text, clip_on=False)
-    _legend(ax, loc="best", title=_left_out(inside["state"].astype(str)))
+    legend(ax, loc="best", title=_left_out(inside["state"].astype(str)))
+    return ax
 
 
-def backlog(trace: Trace, ax: Axes) -> None:
+def latency_tail(traces: Trace | Mapping[str, Trace], ax: Axes | None = None) -> Axes:
+    """The share of deliveries not yet processed at an age, both logarithmic; lost ones are where it levels off.
+
+    Several traces by name give a curve each, such as those of policies to compare.
+    """
+    ax = axes(ax)
+    named = {"": traces} if isinstance(traces, Trace) else dict(traces)
+    dress(
+        ax, "Not yet processed, by age", "age of a delivery, logarithmic", "share of deliveries, logarithmic"
+    )
+    curves = {name: curve for name, trace in named.items() if (curve := _tail(trace)) is not None}
+    if not curves:
+        say(ax, "no delivery was processed")
+        return ax
+    lowest = max(min(float(at[1]) for at, _ in curves.values()), 1e-4)
+    highest = max(max(float(at[-1]) for at, _ in curves.values()), lowest * 10)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    for number, (name, (at, share)) in enumerate(curves.items()):
+        at = np.append(np.maximum(at, lowest / 1.3), highest * 1.6)
+        share = np.append(share, share[-1])
+        shown = share > 0
+        ax.step(at[shown], share[shown], where="post", label=name, **LINES[number % len(LINES)])
+    ax.set_xlim(lowest / 1.3, highest * 1.6)
+    ax.set_ylim(min(float(share[share > 0].min()) for _, share in curves.values()) / 1.5, 1.3)
+    time_ticks(ax.xaxis, lowest / 1.3, highest * 1.6)
+    ax.yaxis.set_major_formatter(FuncFormatter(lambda share, _: shown_share(share)))
+    if len(named) > 1:
+        legend(ax, loc="best")
+    return ax
+
+
+def _tail(trace: Trace) -> tuple[Any, Any] | None:
+    """Ages from 0 s on, and the share of the deliveries not yet processed from each on; None: none was."""
+    deliveries, meta = trace.deliveries, trace.meta
+    created = deliveries["created_s"]
+    inside = deliveries[(created >= meta["warmup_s"]) & (created < meta["horizon_s"])]
+    latencies = np.sort((inside["first_processed_s"] - inside["created_s"]).dropna().to_numpy())
+    if not len(latencies):
+        return None
+    left = 1 - np.arange(1, len(latencies) + 1) / len(inside)
+    at, share = thinned(latencies, left)
+    return np.concatenate(([0.0], at)), np.concatenate(([1.0], share))
+
+
+def backlog(trace: Trace, ax: Axes | None = None) -> Axes:
     """Deliveries that wait for an attempt, by the number of that attempt, stacked."""
-    _dress(ax, "Backlog: deliveries waiting, by attempt", "", "deliveries")
+    ax = axes(ax)
+    dress(ax, "Backlog: deliveries waiting, by attempt", "", "deliveries")
     times, columns = _samples(trace.samples, _shown_until(trace), _tier_columns(trace))
     areas = [(label, levels) for label, levels in columns.items() if levels.max(initial=0) > 0]
     _time_axis(trace, ax)
@@ -151,45 +187,29 @@ def backlog(trace: Trace, ax: Axes) -> None:
             area.set_hatch(hatch)
         ax.plot(times, sum(levels for _, levels in areas), color="black", linewidth=1.0)
     else:
-        _say(ax, "nothing waited at any sample")
+        say(ax, "nothing waited at any sample")
     _finish(trace, ax, 3)
+    return ax
 
 
-def rates(trace: Trace, ax: Axes) -> None:
+def rates(trace: Trace, ax: Axes | None = None) -> Axes:
     """Attempts and first processings per second."""
-    _dress(ax, "Load and goodput", "", "per second")
+    ax = axes(ax)
+    dress(ax, "Load and goodput", "", "per second")
     wanted = {"attempts": "attempts_per_s", "goodput: first processings": "goodput_per_s"}
-    _lines(trace, trace.samples.iloc[1:], ax, wanted)  # a rate looks back: the first row has none
+    return _lines(trace, trace.samples.iloc[1:], ax, wanted)  # a rate looks back: the first row has none
 
 
-def queues(trace: Trace, ax: Axes) -> None:
+def queues(trace: Trace, ax: Axes | None = None) -> Axes:
     """Attempts in flight, and requests that receivers have accepted but not begun."""
-    _dress(ax, "In flight, and queued at receivers", "", "attempts")
-    _lines(trace, trace.samples, ax, {"in flight": "in_flight", "in receivers' queues": "receiver_queue"})
+    ax = axes(ax)
+    dress(ax, "In flight, and queued at receivers", "", "attempts")
+    return _lines(
+        trace, trace.samples, ax, {"in flight": "in_flight", "in receivers' queues": "receiver_queue"}
+    )
 
 
 # --------------------------------------------------------------------------- parts of panels
-
-
-def _dress(ax: Axes, title: str, x: str, y: str) -> None:
-    ax.set_title(title, fontsize=TITLE, loc="left")
-    ax.set_xlabel(x, fontsize=TEXT)
-    ax.set_ylabel(y, fontsize=TEXT)
-    ax.tick_params(labelsize=TEXT)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(visible=True, color="0.85", linewidth=0.6)
-    ax.set_axisbelow(True)
-
-
-def _say(ax: Axes, text: str) -> None:
-    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize=TITLE)
-
-
-def _legend(ax: Axes, **place: Any) -> None:
-    labels = ax.get_legend_handles_labels()[1]
-    if labels:
-        legend = ax.legend(fontsize=TEXT, framealpha=0.9, edgecolor="0.7", **place)
-        legend.get_title().set_fontsize(TEXT)
 
 
 def _finish(trace: Trace, ax: Axes, columns: int) -> None:
@@ -199,7 +219,7 @@ def _finish(trace: Trace, ax: Axes, columns: int) -> None:
     rows = -(-len(ax.get_legend_handles_labels()[1]) // columns)
     ax.set_ylim(0, highest * (1.03 + 0.08 * rows))
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
-    _legend(ax, loc="upper center", ncols=columns)
+    legend(ax, loc="upper center", ncols=columns)
 
 
 def _left_out(state: Any) -> str | None:
@@ -210,16 +230,6 @@ def _left_out(state: Any) -> str | None:
         if found:
             parts.append(f"{name} {shown_share(found / len(state))}")
     return ", ".join(parts) or None
-
-
-def _thinned(at: Any, share: Any) -> tuple[Any, Any]:
-    """Some 2,000 points of a long curve: evenly, and all of its last ones, where the tail is."""
-    if len(at) <= 2000:
-        return at, share
-    kept = np.unique(
-        np.concatenate((np.linspace(0, len(at) - 1, 1500).astype(int), np.arange(len(at) - 500, len(at))))
-    )
-    return at[kept], share[kept]
 
 
 def _tier_columns(trace: Trace) -> dict[str, list[str]]:
@@ -259,12 +269,13 @@ def _samples(samples: Any, until: float, wanted: dict[str, list[str]]) -> tuple[
     return means(samples["t_s"]), sums
 
 
-def _lines(trace: Trace, samples: Any, ax: Axes, wanted: dict[str, str]) -> None:
+def _lines(trace: Trace, samples: Any, ax: Axes, wanted: dict[str, str]) -> Axes:
     times, columns = _samples(samples, _shown_until(trace), {label: [name] for label, name in wanted.items()})
     _time_axis(trace, ax)
     for (label, levels), look in zip(columns.items(), _LINES, strict=True):
         ax.plot(times, levels, label=label, **look)
     _finish(trace, ax, 2)
+    return ax
 
 
 def _time_axis(trace: Trace, ax: Axes) -> None:

@@ -6,20 +6,21 @@ from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
 
-from sim.plots import TEXT, TITLE
+from sim.plots_style import TEXT, TITLE
 
 if TYPE_CHECKING:
-    from sim.streamed import Streamed
+    import pandas as pd
 
 
-def durations(streamed: Streamed) -> Figure:
-    """Latency, settling and waiting times: for each duration the share that took at least so long, on log axes."""
+def durations(histograms: pd.DataFrame, title: str) -> Figure:
+    """Latency, settling and waiting times: for each duration the share that took at least so long, on log axes.
+
+    ``histograms`` are those of ``Streamed.histograms``, also as read from a folder.
+    """
     figure = Figure(figsize=(8, 5), layout="constrained")
     ax = figure.subplots()
     drawn = False
-    for (name, own), line in zip(
-        streamed.histograms.groupby("of", sort=False), ("-", "--", ":"), strict=False
-    ):
+    for (name, own), line in zip(histograms.groupby("of", sort=False), ("-", "--", ":"), strict=False):
         at_least = own["count"][::-1].cumsum()[::-1] / own["count"].sum()
         shown = own["low_s"] > 0  # a log axis has no room for what took no time
         label = str(name).removesuffix("_s").replace("_", " ")
@@ -32,7 +33,7 @@ def durations(streamed: Streamed) -> Figure:
         ax.set_yscale("log")
     ax.set_xlabel("duration, s", fontsize=TEXT)
     ax.set_ylabel("share that took at least so long", fontsize=TEXT)
-    ax.set_title(str(streamed.meta["name"]), fontsize=TITLE)
+    ax.set_title(title, fontsize=TITLE)
     if drawn:
         ax.legend(fontsize=TEXT)
     return figure

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
+    from sim.beside import Beside
     from sim.engine_simpy import UserReceivers
     from sim.metrics import Metrics
     from sim.model import Model
@@ -62,6 +63,8 @@ class Result:
     wall_s: float
     """How long the engine ran, s."""
     scenario_warnings: tuple[str, ...] = field(default=())
+    replaced: bool = False
+    """Whether receivers or arrivals were a user's own objects, which formulas know nothing of."""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -165,6 +168,13 @@ class Result:
 
         return metrics_by(self.trace, what)
 
+    @cached_property
+    def theory(self) -> list[Beside]:
+        """Closed forms beside the simulated figures, with the reason why each applies, or why not."""
+        from sim.beside import beside
+
+        return [] if self.replaced else beside(self)
+
     def plot(self) -> Figure:
         """One picture: latency distribution, backlog per tier, attempts and goodput over time.
 
@@ -175,7 +185,7 @@ class Result:
         if isinstance(self.made, Streamed):
             from sim.plots_streamed import durations
 
-            return durations(self.made)
+            return durations(self.made.histograms, str(self.meta["name"]))
         from sim.plots import overview
 
         return overview(self.made)
@@ -197,6 +207,7 @@ class Result:
             "stopped": self.meta["stopped"],
             "undocumented": self.meta["undocumented"],
             "warnings": list(self.warnings),
+            "theory": [row.to_json() for row in self.theory],
             "metrics": {name: None if math.isnan(v) else v for name, v in self.metrics.items()},
         }
 
@@ -267,7 +278,7 @@ def run(
     if progress is not None:
         progress(1.0)  # the tables are still to be built
     made = trace.build(built, left, chosen) if isinstance(left, trace.Columns) else left
-    return Result(loaded, made, wall_s, warnings)
+    return Result(loaded, made, wall_s, warnings, bool(receivers) or arrivals is not None)
 
 
 def _unheard(built: Model, arrivals: Mapping[str, Iterable[Any]]) -> Iterator[str]:

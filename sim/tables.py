@@ -22,6 +22,7 @@ from sim.policy import FOREVER
 from sim.shown import ENDLESS, MEANINGS, MISSING, shown, shown_duration, shown_gap, shown_gaps, unit
 
 if TYPE_CHECKING:
+    from sim.beside import Beside
     from sim.catalogue import PolicyEntry
     from sim.result import Result
 
@@ -130,7 +131,7 @@ def _packed(items: Iterable[tuple[str, str]]) -> Text:
 
 
 def of_run(result: Result) -> list[RenderableType]:
-    """Warnings, a header, the figures in groups, and figures by endpoint group where there are several."""
+    """Warnings, a header, the figures in groups, what closed forms say of them, and figures by endpoint group."""
     scenario = result.scenario
     parts: list[RenderableType] = [Text(f"warning: {text}", "yellow") for text in result.warnings]
     parts.append(
@@ -147,6 +148,7 @@ def of_run(result: Result) -> list[RenderableType]:
     )
     figures = _figures(result, named=True)
     parts.append(figures if _fits(figures) else _figures(result, named=False))
+    parts += _theory(result.theory)
     if result.streamed:
         note = "quantiles are within 1 %; streamed: no tables, and no figures by endpoint group, type or hour"
         parts += [Text(""), Text(note, "dim")]
@@ -203,6 +205,39 @@ def _by_group(result: Result) -> list[RenderableType]:
     for group, cells in rows.items():
         parts += [Text(group), _indented(_packed(zip(GROUP_FIGURES, cells, strict=True)))]
     return parts
+
+
+_CLAIMS = {"bound": "at most ", "limit": "about "}
+"""What is said before the value of a closed form, by its kind."""
+
+
+def _theory(rows: Iterable[Beside]) -> list[RenderableType]:
+    """The closed forms that apply, beside what was simulated; nothing if all they say is the most attempts."""
+    applied = [row for row in rows if row.form.value is not None]
+    if all(row.form.kind == "bound" for row in applied):
+        return []
+    table = _table(["closed forms", "in theory", "simulated", "which, and why it applies"])
+    table.columns[1].justify = table.columns[2].justify = "right"
+    lines: list[RenderableType] = [Text("closed forms", "bold")]
+    told = ""
+    for row in applied:
+        name, value, simulated, why = _theory_row(row)
+        new = why if why != told else ""
+        told = why
+        table.add_row(name, value, simulated, new)
+        lines += [_indented(f"{name}: {value}, simulated {simulated}")]
+        lines += [_indented(f"({new})")] if new else []
+    return [Text(""), table] if _fits(table) else [Text(""), *lines]
+
+
+def _theory_row(row: Beside) -> tuple[str, str, str, str]:
+    """Figure, value, simulated value and reason of a closed form."""
+    form = row.form
+    assert form.value is not None
+    name = form.metric if form.group is None else f"{form.group}: {form.metric}"
+    value = f"{_CLAIMS.get(form.kind, '')}{shown(form.metric, form.value)}"
+    simulated = MISSING if row.simulated is None else shown(form.metric, row.simulated)
+    return name, value, simulated, f"{form.title}: {form.why}"
 
 
 def _table(heads: Sequence[str] = ()) -> Table:

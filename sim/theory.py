@@ -160,8 +160,12 @@ class MultiServerQueue:
         require_not_negative(duration_s=duration_s)
         served = self.service_rate_per_s * duration_s
         excess = self.servers - 1 - self.arrival_rate_per_s / self.service_rate_per_s
-        growth = served if abs(excess) < 1e-12 else -math.expm1(-served * excess) / excess
-        return math.exp(-served) * (1 + self.wait_probability * growth)
+        if abs(served * excess) < 1:
+            growth = served if abs(excess) < 1e-12 else -math.expm1(-served * excess) / excess
+            return math.exp(-served) * (1 + self.wait_probability * growth)
+        # far out the factors of the product are no longer numbers, and their difference is
+        ends = math.exp(-served)
+        return ends + self.wait_probability * (ends - math.exp(-served * (1 + excess))) / excess
 
 
 def mmc(arrival_rate_per_s: float, service_rate_per_s: float, servers: int) -> MultiServerQueue:

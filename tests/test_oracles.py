@@ -30,7 +30,7 @@ OPEN = Path(__file__).resolve().parents[2] / "shared" / "oracles" / "open.json"
 NOT_SIMULATED = {
     "amplification": "attempts ** layers: a formula about calls within calls",
     "metastable_prediction": "a formula; the metastable rows are its simulations",
-    "AWS OCC contention": "clients contending for one row; the jitter kinds are tested by jitter_total",
+    "AWS OCC contention": "clients contending for one row: not webhooks; test_contention.py reproduces it",
 }
 """Oracles that no run of a scenario corresponds to."""
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import sim
-from sim import plots
+from sim import plots, plots_style
 from sim.metrics import metrics
 
 SCENARIO: dict[str, Any] = {
@@ -32,7 +32,7 @@ SCENARIO: dict[str, Any] = {
     },
 }
 PANELS = (plots.latency_cdf, plots.backlog, plots.rates, plots.queues)
-Panel = Callable[[sim.Trace, Axes], None]
+Panel = Callable[..., Axes]
 
 
 def scenario(**changes: Any) -> dict[str, Any]:
@@ -115,7 +115,7 @@ def test_latency_is_marked_at_its_quantiles(trace: sim.Trace) -> None:
 
 def test_a_long_curve_keeps_its_tail(trace: sim.Trace) -> None:
     """Thinning a curve for drawing leaves out none of its last points."""
-    at, share = plots._thinned(
+    at, share = plots_style.thinned(
         trace.deliveries["created_s"].repeat(5).to_numpy(), trace.deliveries.index.repeat(5)
     )
     assert 1500 < len(at) == len(share) <= 2000
@@ -215,6 +215,36 @@ def test_a_picture_of_nothing_says_so() -> None:
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel.__name__)
 def test_panels_draw_on_any_axes(trace: sim.Trace, panel: Panel) -> None:
-    """A notebook may put a panel wherever it likes."""
+    """A notebook may put a panel wherever it likes, or let it have a picture of its own."""
     ax = drawn(panel, trace)
     assert ax.get_title(loc="left")
+    alone = panel(trace)
+    assert isinstance(alone.figure, plots.Picture)
+    assert alone.get_title(loc="left") == ax.get_title(loc="left")
+
+
+def test_the_tail_ends_at_what_is_lost() -> None:
+    """Of deliveries of which half are lost, the share not yet processed falls to a half and stays there."""
+    receivers = {"good": {"latency": "1s", "faults": [{"outage": {"windows": [["5m", "1d"]]}}]}}
+    result = sim.run(scenario(receivers=receivers, policies={"mine": {"schedule": ["0s"]}}))
+    ax = drawn(plots.latency_tail, result.trace)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "log")
+    share = ax.lines[0].get_ydata()
+    assert share[0] == 1.0
+    assert share[-1] == pytest.approx(result.metrics["lost_share"])
+
+
+def test_tails_of_several_traces_differ_in_style(trace: sim.Trace) -> None:
+    """Every trace has its name in the legend and a line of its own style."""
+    ax = Figure().subplots()
+    assert plots.latency_tail({"one $x": trace, "two": trace}, ax) is ax
+    assert legend(ax) == ["one $x", "two"]
+    first, second = ax.lines
+    assert (first.get_linestyle(), first.get_color()) != (second.get_linestyle(), second.get_color())
+    plots.png(ax.figure)
+
+
+def test_a_tail_of_nothing_says_so() -> None:
+    """Where nothing was processed there is no curve."""
+    ax = drawn(plots.latency_tail, sim.run(scenario(**POOR["all lost"])).trace)
+    assert "no delivery was processed" in [text.get_text() for text in ax.texts]

@@ -543,6 +543,13 @@ def test_mmc_obeys_littles_law_and_its_own_tail(service_rate: float, load: float
     )
 
 
+def test_sojourn_tail_is_a_number_far_out() -> None:
+    """A time many services long has a tail as small as its exponent says, where e^{μt} is no number any more."""
+    assert mmc(0.9, 1, 1).sojourn_tail(2000) == pytest.approx(math.exp(-200), rel=1e-9)
+    assert mmc(9, 1, 10).sojourn_tail(2000) == 0.0
+    assert mmc(0.5, 1, 3).sojourn_tail(300) == pytest.approx(math.exp(-300), rel=0.2)
+
+
 def test_sojourn_tail_is_continuous_where_its_formula_divides_by_zero() -> None:
     """At λ/μ = c−1 the limit is used, and it joins its neighbours."""
     at, near = mmc(3, 1, 4).sojourn_tail(2), mmc(3 + 1e-7, 1, 4).sojourn_tail(2)
