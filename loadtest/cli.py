@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from sim import cli as simulator
-from sim import cli_report
+from sim import cli_experiment, cli_fit, cli_report
 from sim.errors import ScenarioError
 
 OK, BAD_INPUT, INTERRUPTED, NO_READER = 0, 2, 130, 141
@@ -53,8 +53,8 @@ def _hooklab(
     """Keep ``hooklab`` a command of commands, however many there are."""
 
 
-simulator.add_to(app)
-cli_report.add_to(app)
+for commands in (simulator, cli_experiment, cli_fit, cli_report):
+    commands.add_to(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

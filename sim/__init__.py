@@ -10,29 +10,50 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sim.calibrate import FitResult, fit
     from sim.errors import ScenarioError
+    from sim.experiment import compare, replicate, sweep
     from sim.result import Result, run
     from sim.scenario import Scenario, load
     from sim.trace import Trace
     from sim.user import Reply, Request
 
 _HOMES = {
+    "FitResult": "sim.calibrate",
     "Reply": "sim.user",
     "Request": "sim.user",
     "Result": "sim.result",
     "Scenario": "sim.scenario",
     "ScenarioError": "sim.errors",
     "Trace": "sim.trace",
+    "compare": "sim.experiment",
+    "fit": "sim.calibrate",
     "load": "sim.scenario",
+    "replicate": "sim.experiment",
     "run": "sim.result",
+    "sweep": "sim.experiment",
 }
 
-__all__ = ["Reply", "Request", "Result", "Scenario", "ScenarioError", "Trace", "load", "run"]
+__all__ = [
+    "FitResult",
+    "Reply",
+    "Request",
+    "Result",
+    "Scenario",
+    "ScenarioError",
+    "Trace",
+    "compare",
+    "fit",
+    "load",
+    "replicate",
+    "run",
+    "sweep",
+]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    if name in ("metrics", "plots", "theory"):  # modules a notebook reaches for
+    if name in ("beside", "contention", "metrics", "plots", "theory"):  # modules a notebook reaches for
         return import_module(f"sim.{name}")
     raise AttributeError(f"module 'sim' has no attribute {name!r}")

@@ -18,7 +18,7 @@ import typer
 
 from sim.errors import ScenarioError, nearest
 
-_AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
 def add_to(app: typer.Typer) -> None:
@@ -50,7 +50,7 @@ def run(
     backlog_limit: Annotated[
         int, typer.Option(metavar="N", help="Stop, with the figures until then, at so many open deliveries.")
     ] = 10_000_000,
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Simulate a scenario and print its figures; ``hooklab figures`` tells what they mean."""
     begun = time.perf_counter()
@@ -65,7 +65,7 @@ def run(
     if out is not None:
         output.require_replaceable(out)
     used = loaded.seed if seed is None else seed
-    with _progress() as stage, _announced(_repeating(scenario, used, overrides or ())) as announce:
+    with progress() as stage, _announced(_repeating(scenario, used, overrides or ())) as announce:
 
         def advance(share: float) -> None:
             announce()
@@ -83,7 +83,7 @@ def run(
     if as_json:
         for text in result.warnings:
             tell(f"warning: {text}")
-        _print_json(printed)
+        print_json(printed)
     else:
         from sim import tables
 
@@ -100,7 +100,7 @@ def run(
 
 def figures(
     name: Annotated[str | None, typer.Argument(help="One figure, as in delivery_latency_s_p99.")] = None,
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """Tell what the figures of a run mean, and their units."""
     from sim import shown
@@ -117,7 +117,7 @@ def figures(
         told = {
             key: {"unit": shown.unit(key), "meaning": shown.MEANINGS[entry]} for key, entry in chosen.items()
         }
-        _print_json({"figures": told})
+        print_json({"figures": told})
     else:
         from sim import tables
 
@@ -126,7 +126,7 @@ def figures(
 
 def policies(
     name: Annotated[str | None, typer.Argument(help="One policy, with all that is known of it.")] = None,
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the bundled retry policies, or show one."""
     from sim import catalogue
@@ -134,7 +134,7 @@ def policies(
     if name is not None:
         entry = catalogue.entry(name)
         if as_json:
-            _print_json(entry.details())
+            print_json(entry.details())
         else:
             from sim import tables
 
@@ -142,7 +142,7 @@ def policies(
         return
     entries = catalogue.entries()
     if as_json:
-        _print_json({"policies": {entry.name: entry.summary() for entry in entries}})
+        print_json({"policies": {entry.name: entry.summary() for entry in entries}})
     else:
         from sim import tables
 
@@ -151,7 +151,7 @@ def policies(
 
 def scenarios(
     name: Annotated[str | None, typer.Argument(help="One scenario, as its file.")] = None,
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the bundled scenarios, or print one."""
     from sim import catalogue, presets
@@ -159,7 +159,7 @@ def scenarios(
     if name is not None:
         catalogue.require("scenarios", name)
         if as_json:
-            _print_json(presets.read("scenarios", name))
+            print_json(presets.read("scenarios", name))
         else:
             sys.stdout.write(presets.text("scenarios", name))
         return
@@ -167,7 +167,7 @@ def scenarios(
         known: presets.read("scenarios", known).get("question") for known in presets.names("scenarios")
     }
     if as_json:
-        _print_json({"scenarios": questions})
+        print_json({"scenarios": questions})
     else:
         from sim import tables
 
@@ -176,7 +176,7 @@ def scenarios(
 
 def receivers(
     name: Annotated[str | None, typer.Argument(help="One receiver, as its file.")] = None,
-    as_json: _AsJson = False,
+    as_json: AsJson = False,
 ) -> None:
     """List the bundled receivers, or print one."""
     from sim import catalogue, presets
@@ -184,13 +184,13 @@ def receivers(
     if name is not None:
         catalogue.require("receivers", name)
         if as_json:
-            _print_json({"name": name, **presets.read("receivers", name)})
+            print_json({"name": name, **presets.read("receivers", name)})
         else:
             sys.stdout.write(presets.text("receivers", name))
         return
     titles = {known: presets.read("receivers", known)["title"] for known in presets.names("receivers")}
     if as_json:
-        _print_json({"receivers": titles})
+        print_json({"receivers": titles})
     else:
         from sim import tables
 
@@ -201,7 +201,7 @@ def schema() -> None:
     """Print the JSON Schema of the scenario file, for editors."""
     from sim.scenario import json_schema
 
-    _print_json(json_schema())
+    print_json(json_schema())
 
 
 # --------------------------------------------------------------------------- what commands share
@@ -213,7 +213,8 @@ def tell(text: str) -> None:
     sys.stderr.flush()
 
 
-def _print_json(value: dict[str, Any]) -> None:
+def print_json(value: dict[str, Any]) -> None:
+    """The result of a command as one JSON object on stdout."""
     sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
@@ -252,7 +253,7 @@ def _announced(command: str) -> Iterator[Callable[[], None]]:
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[str, float | None], None]]:
+def progress() -> Iterator[Callable[[str, float | None], None]]:
     """A function that shows (what is being done, its share) on stderr if that is a terminal, else nothing.
 
     A share is a bar; without one, and when it is the whole, there is a spinner: the end is not known.

@@ -170,7 +170,7 @@ def _write_scenario(result: Result, folder: Path) -> None:
     seeded = {"name": result.scenario.name, "seed": result.seed}
     mapping = seeded | result.scenario.to_mapping() | seeded
     names: dict[Path, str] = {}
-    for replay in _replays(mapping):
+    for replay in replays(mapping):
         source = result.scenario.folder / replay["file"]
         if source not in names:
             names[source] = f"{_REPLAY}/{len(names)}-{source.name}"
@@ -180,7 +180,7 @@ def _write_scenario(result: Result, folder: Path) -> None:
     (folder / "scenario.yaml").write_text(yamlio.dump(mapping), encoding="utf-8")
 
 
-def _replays(mapping: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def replays(mapping: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The blocks of a scenario that name a recording."""
     for producer in mapping["producers"].values():
         if "replay" in producer["arrivals"]:

@@ -106,17 +106,17 @@ def _width() -> int:
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPE_WIDTH
 
 
-def _fits(table: Table) -> bool:
+def fits(table: Table) -> bool:
     """Whether every cell of a table can stand on one line."""
     return _console(PIPE_WIDTH).measure(table).maximum <= _width()
 
 
-def _indented(text: str | Text) -> Padding:
+def indented(text: str | Text) -> Padding:
     """A text two columns in, the lines on which it continues included."""
     return Padding(text, (0, 0, 0, 2), expand=False)
 
 
-def _packed(items: Iterable[tuple[str, str]]) -> Text:
+def packed(items: Iterable[tuple[str, str]]) -> Text:
     """Names and values in a row that wraps between two pairs only."""
     lines = [""]
     for name, value in items:
@@ -147,7 +147,7 @@ def of_run(result: Result) -> list[RenderableType]:
         )
     )
     figures = _figures(result, named=True)
-    parts.append(figures if _fits(figures) else _figures(result, named=False))
+    parts.append(figures if fits(figures) else _figures(result, named=False))
     parts += _theory(result.theory)
     if result.streamed:
         note = "quantiles are within 1 %; streamed: no tables, and no figures by endpoint group, type or hour"
@@ -159,7 +159,7 @@ def of_run(result: Result) -> list[RenderableType]:
 
 def _figures(result: Result, named: bool) -> Table:
     """The figures of a run in groups, with the names that files and gates know them by if there is room."""
-    table = _table()
+    table = blank_table()
     table.add_column()
     table.add_column(justify="right", no_wrap=True)
     if named:
@@ -169,7 +169,7 @@ def _figures(result: Result, named: bool) -> Table:
         table.add_row(Text(heading, "bold"))
         for label, name in names.items():
             if name not in SAYS_SOMETHING or SAYS_SOMETHING[name](result):
-                table.add_row(_indented(label), _figure(result, name), *([name] if named else []))
+                table.add_row(indented(label), _figure(result, name), *([name] if named else []))
     return table
 
 
@@ -194,16 +194,16 @@ def _by_group(result: Result) -> list[RenderableType]:
         ]
         for group in result.scenario.endpoints
     }
-    table = _table(heads=["endpoint group", *GROUP_FIGURES])
+    table = blank_table(heads=["endpoint group", *GROUP_FIGURES])
     for column in table.columns[1:]:
         column.justify = "right"
     for group, cells in rows.items():
         table.add_row(group, *cells)
-    if _fits(table):
+    if fits(table):
         return [table]
     parts: list[RenderableType] = [Text("by endpoint group", "bold")]
     for group, cells in rows.items():
-        parts += [Text(group), _indented(_packed(zip(GROUP_FIGURES, cells, strict=True)))]
+        parts += [Text(group), indented(packed(zip(GROUP_FIGURES, cells, strict=True)))]
     return parts
 
 
@@ -216,7 +216,7 @@ def _theory(rows: Iterable[Beside]) -> list[RenderableType]:
     applied = [row for row in rows if row.form.value is not None]
     if all(row.form.kind == "bound" for row in applied):
         return []
-    table = _table(["closed forms", "in theory", "simulated", "which, and why it applies"])
+    table = blank_table(["closed forms", "in theory", "simulated", "which, and why it applies"])
     table.columns[1].justify = table.columns[2].justify = "right"
     lines: list[RenderableType] = [Text("closed forms", "bold")]
     told = ""
@@ -225,9 +225,9 @@ def _theory(rows: Iterable[Beside]) -> list[RenderableType]:
         new = why if why != told else ""
         told = why
         table.add_row(name, value, simulated, new)
-        lines += [_indented(f"{name}: {value}, simulated {simulated}")]
-        lines += [_indented(f"({new})")] if new else []
-    return [Text(""), table] if _fits(table) else [Text(""), *lines]
+        lines += [indented(f"{name}: {value}, simulated {simulated}")]
+        lines += [indented(f"({new})")] if new else []
+    return [Text(""), table] if fits(table) else [Text(""), *lines]
 
 
 def _theory_row(row: Beside) -> tuple[str, str, str, str]:
@@ -240,7 +240,8 @@ def _theory_row(row: Beside) -> tuple[str, str, str, str]:
     return name, value, simulated, f"{form.title}: {form.why}"
 
 
-def _table(heads: Sequence[str] = ()) -> Table:
+def blank_table(heads: Sequence[str] = ()) -> Table:
+    """A table without lines around it, with these heads if any."""
     table = Table(
         box=None, show_header=bool(heads), pad_edge=False, padding=(0, 2, 0, 0), header_style="bold"
     )
@@ -260,7 +261,7 @@ def of_receivers(titles: Mapping[str, str | None]) -> list[RenderableType]:
 
 
 def _listed(heads: Sequence[str], rows: Mapping[str, str | None]) -> Table:
-    table = _table(heads)
+    table = blank_table(heads)
     table.columns[0].no_wrap = True
     for name, text in rows.items():
         table.add_row(name, text or MISSING)
@@ -269,12 +270,12 @@ def _listed(heads: Sequence[str], rows: Mapping[str, str | None]) -> Table:
 
 def of_figures(names: Iterable[str]) -> list[RenderableType]:
     """One line for each figure: its name, unit and meaning; the meaning below where there is no room."""
-    table = _table(["figure", "unit", "meaning"])
+    table = blank_table(["figure", "unit", "meaning"])
     parts: list[RenderableType] = []
     for name in names:
         table.add_row(name, unit(name), MEANINGS[name])
-        parts += [Text.assemble((name, "bold"), f" ({unit(name)})"), _indented(MEANINGS[name])]
-    return [table] if _fits(table) else parts
+        parts += [Text.assemble((name, "bold"), f" ({unit(name)})"), indented(MEANINGS[name])]
+    return [table] if fits(table) else parts
 
 
 # --------------------------------------------------------------------------- policies
@@ -286,7 +287,7 @@ def of_policies(entries: Iterable[PolicyEntry]) -> list[RenderableType]:
     rows = [_policy_row(entry) for entry in entries]
     parts: list[RenderableType] = []
     if _width() >= WIDE:
-        table = _table(heads)
+        table = blank_table(heads)
         for column in (table.columns[0], *table.columns[2:]):
             column.no_wrap = True
         for column in table.columns[2:5]:
@@ -296,8 +297,8 @@ def of_policies(entries: Iterable[PolicyEntry]) -> list[RenderableType]:
         parts.append(table)
     else:
         for name, gaps, *rest in rows:
-            parts += [Text(name, "bold"), _indented(gaps)]
-            parts.append(_indented(_packed(zip(heads[2:], rest, strict=True))))
+            parts += [Text(name, "bold"), indented(gaps)]
+            parts.append(indented(packed(zip(heads[2:], rest, strict=True))))
     if any(name.endswith("*") for name, *_ in rows):
         parts.append(Text("* nobody documents these gaps: they are assumed or recalled from memory", "dim"))
     return parts
@@ -322,13 +323,13 @@ def of_policy(entry: PolicyEntry) -> list[RenderableType]:
     known = f"the policy is {file['certainty']}, its gaps are {file['gaps']}"
     if entry.undocumented:
         known += ": nobody documents them"
-    schedule = _table(["attempt", "gap", "after the event"])
+    schedule = blank_table(["attempt", "gap", "after the event"])
     for column in schedule.columns:
         column.justify = "right"
     for number, gap, times, offset in entry.offsets():
         schedule.add_row(*_schedule_row(number, gap, times, offset))
     parts: list[RenderableType] = [title, Text(known), Text(""), schedule]
-    rules = _table()
+    rules = blank_table()
     for name, value in _rules(entry):
         rules.add_row(Text(name, "bold"), value)
     parts += [Text(""), rules]
