@@ -15,7 +15,6 @@ from sim.compiled_queues import (
     IS_DUE,
     NONE,
     ON_ITS_WAY,
-    PROBE,
     QUEUED,
     SETTLED,
     at,
@@ -97,15 +96,15 @@ def begin(
     now, number = run.now, s.attempts
     m = at(members, s.member)
     rules = at(policies, m.policy)
-    outages = Outages(o_first[s.member], o_start, o_end)
-    free, starts, ring = (
-        books[m.free : m.free_end],
-        books[m.starts : m.starts_end],
-        books[m.ring : m.ring + 2],
-    )
+    outages = Outages(o_first[unsigned(s.member)], o_start, o_end)
+    spec = at(receivers, m.receiver)
+    free, starts, ring = books[:0], books[:0], books[:0]
+    if spec.servers > 0 or spec.backlog >= 0:  # else it looks into no book
+        free, starts = books[m.free : m.free_end], books[m.starts : m.starts_end]
+        ring = books[m.ring : m.ring + 2]
     seed, word, endpoint = unsigned(settings.seed), unsigned(s.word), unsigned(m.word)
     answer = receiver.receive(
-        at(receivers, m.receiver),
+        spec,
         outages,
         free,
         starts,
@@ -190,8 +189,8 @@ def decide(
     rules = at(policies, m.policy)
     failed = action != policy.SUCCESS
     if m.watched != 0:
-        keep_health(c, policy.health_after(rules, health_of(c), now, failed, s.flags & PROBE != 0))
-        s.flags &= ~PROBE
+        keep_health(c, policy.health_after(rules, health_of(c), now, failed, s.probe != 0))
+        s.probe = 0
     if not failed:
         if rules.budget_ratio >= 0:
             full = policy.budget_after_success(rules, Budget(c.tokens, c.budget_at), now)
@@ -237,7 +236,7 @@ def poll(
 ) -> None:  # fmt: skip
     """An endpoint fetches what waits for it, unless it is out."""
     now = run.now
-    outages = Outages(o_first[member], o_start, o_end)
+    outages = Outages(o_first[unsigned(member)], o_start, o_end)
     if receiver.any_outage(at(receivers, at(members, member).receiver), outages, now):
         return
     returned = 0

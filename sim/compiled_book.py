@@ -52,7 +52,7 @@ def lay_out(model: Model, slots: int, streaming: bool) -> Book:
     """The tables at the start of a run; next to nothing when there is no streaming."""
     room = 1024 if streaming else 1
     tally = np.zeros(1, dtype=TALLY)
-    tally["drained"] = NONE
+    tally["drained"] = tally["just"] = NONE
     sizes, points = _sizes(model)
     outages, begins = _outages(model)
     guards = np.zeros(len(model.members), dtype=GUARD)

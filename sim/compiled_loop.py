@@ -38,7 +38,6 @@ from sim.compiled_queues import (
     IS_DUE,
     NONE,
     ON_ITS_WAY,
-    PROBE,
     QUEUED,
     SETTLED,
     at,
@@ -90,7 +89,7 @@ def create(
     run.open += 1
     s.event, s.word, s.member, s.source, s.key = event, word, member, source, key
     s.created, s.due, s.born = now, now, now
-    s.state, s.attempts, s.gap, s.cause, s.flags, s.standing = policy.WAITING, 0, 0, 0, 0, 0
+    s.state, s.attempts, s.gap, s.cause, s.flags, s.probe, s.standing = policy.WAITING, 0, 0, 0, 0, 0, 0
     s.deleted, s.stream, s.tier, s.ring, s.row = FOREVER, NONE, NONE, NONE, NONE
     if settings.tracing != 0:
         row = at(deliveries, s.number)
@@ -234,7 +233,7 @@ def start_or_park(
     c = at(condition, member)
     c.in_flight += 1
     if c.breaker != policy.CLOSED:
-        s.flags |= PROBE
+        s.probe = 1
         keep_health(c, policy.start_probing(health_of(c)))
     if at(members, member).rate != 0:
         c.free_again = now + at(members, member).rate
@@ -296,6 +295,7 @@ def advance(
     """Run until there is a reason to return; ``engine_compiled`` says what the arrays hold."""
     settings, run = settings_[0], run_[0]
     steps = 0
+    room = len(cells) // (4 * len(cursors))
     source, event_time = next_source(cursors)
     worker_time = at(workers, run.step).at if run.step < len(workers) else FOREVER
     while run.open > 0 or run.producing > 0:
@@ -397,10 +397,12 @@ def advance(
         else:
             cursor = at(cursors, source)
             i = cursor.position
-            kind = cursor.types + cells[source, TYPE, i]
-            key, seq = cells[source, KEY, i], cells[source, SEQ, i]
+            chunk = 4 * source * room + i
+            kind = cursor.types + at(cells, chunk + TYPE * room)
+            key, seq = at(cells, chunk + KEY * room), at(cells, chunk + SEQ * room)
+            groups, groups_end = at(fan_from, kind), at(fan_from, kind + 1)
             total = 0
-            for f in range(fan_from[kind], fan_from[kind + 1]):
+            for f in range(groups, groups_end):
                 total += 1 if at(fan, f).by_key else at(fan, f).count
             run.wanted = total
             # a delivery that only its receiver still has is held too when there is no row for it
@@ -424,20 +426,20 @@ def advance(
             index = cursor.index
             if settings.tracing != 0:
                 row = at(events, event)
-                row.source, row.index, row.type, row.time = source, index, type_codes[kind], soonest
+                row.source, row.index, row.type, row.time = source, index, at(type_codes, kind), soonest
                 row.key, row.seq = key, seq
             elif soonest >= at(book.rules, 0).warmup:
                 at(book.tally, 0).events += 1
             cursor.index += 1
             cursor.position += 1
             if cursor.position < cursor.length:
-                cursor.time = cells[source, TIME, i + 1]
+                cursor.time = at(cells, chunk + TIME * room + 1)
             elif cursor.done != 0:
                 cursor.time = settings.horizon
-            word = source_words[source] + index
+            word = at(source_words, source) + index
             origin = source
             source, event_time = next_source(cursors)
-            for f in range(fan_from[kind], fan_from[kind + 1]):
+            for f in range(groups, groups_end):
                 group = at(fan, f)
                 first, last = group.first, group.first + group.count
                 if group.by_key:

@@ -16,17 +16,19 @@ SLOT = np.dtype(
     [
         (name, "i8")
         for name in (
-            "number", "event", "word", "member", "source", "key", "created", "due", "state", "attempts", "gap",
-            "born", "deleted", "cause", "flags", "standing", "stream", "tier", "ring", "code", "asked", "row",
-            "next", "tier_next", "stream_next", "child", "sibling",
+            # what every attempt looks at comes first: it shares two cache lines
+            "number", "member", "word", "flags", "due", "created", "state", "attempts",
+            "cause", "code", "asked", "next", "ring", "gap", "born", "row",
+            "event", "source", "key", "deleted", "probe", "standing", "stream", "tier",
+            "tier_next", "stream_next", "child", "sibling",
         )
     ]
 )  # fmt: skip
 """An open delivery: what ``dispatch.Delivery`` holds, and its links in the queues."""
 
 # Flags of a slot: what it is, and which queues it is in. A settled slot is empty once no queue holds it.
-IS_DUE, HELD, PROBE, ON_ITS_WAY, SETTLED, QUEUED, IN_TIER, IN_STREAM = 1, 2, 4, 8, 16, 32, 64, 128
-IN_WORK = 256
+# They fit a byte: a processor that has to put together a word from a byte just written waits for it.
+IS_DUE, HELD, ON_ITS_WAY, SETTLED, QUEUED, IN_TIER, IN_STREAM, IN_WORK = 1, 2, 4, 8, 16, 32, 64, 128
 IN_A_QUEUE = QUEUED | IN_TIER | IN_STREAM | IN_WORK
 
 

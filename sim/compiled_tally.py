@@ -39,7 +39,7 @@ WITHINS = 5
 TALLY = np.dtype(
     [
         *integers(
-            "at works queued tracks marks events deliveries attempts processed false_losses duplicates repeated "
+            "at just works queued tracks marks events deliveries attempts processed false_losses duplicates repeated "
             "effects stale_dropped late inversions newer stale started processed_first delivered second_ends "
             "in_second most_in_second api_calls polls empty_polls backlog_most queue_most bytes bytes_most seeking "
             "outage_ended drained next_start next_end"
@@ -212,8 +212,11 @@ def note_finished(book: Book, slots: Any, slot: int, now: int) -> None:
     note.entered = now
     if note.flags & AT_ITS_END:
         note.flags &= ~AT_ITS_END
-        heap_push(book.works, t.works, now, s.number, slot)
-        t.works += 1
+        if t.just == NONE and (t.works == 0 or at(book.works, 0).time > now):
+            t.just = slot
+        else:
+            heap_push(book.works, t.works, now, s.number, slot)
+            t.works += 1
     if at(book.rules, 0).sizes_differ:
         t.bytes += at(book.sizes, s.source).queued
 
@@ -322,8 +325,16 @@ def note_polled(book: Book, now: int, returned: int) -> None:
 
 def pass_time(book: Book, slots: Any, run: Any, now: int) -> None:
     """Time goes on to ``now``: what was processed before is judged, and levels have held until then."""
-    judge_before(book, slots, run, now)
     t = at(book.tally, 0)
+    if t.just != NONE:
+        if t.works > 0 and at(book.works, 0).time <= run.now:
+            heap_push(book.works, t.works, run.now, at(slots, t.just).number, t.just)
+            t.works += 1
+        else:
+            judge(book, slots, run, t.just, run.now)
+        t.just = NONE
+    if t.works > 0:
+        judge_before(book, slots, run, now)
     waiting = run.open - run.ends
     while t.queued > 0 and at(book.queued, 0).time < now:
         until = at(book.queued, 0).time
@@ -353,8 +364,10 @@ def hold(book: Book, waiting: int, until: int) -> None:
     if length > 0:
         t.backlog_area += float(waiting) * length
         t.backlog_most = max(t.backlog_most, waiting)
-        t.queue_most = max(t.queue_most, t.queued)
-        t.bytes_most = max(t.bytes_most, t.bytes)
+        if t.queued > 0:
+            t.queue_most = max(t.queue_most, t.queued)
+        if rule.sizes_differ:
+            t.bytes_most = max(t.bytes_most, t.bytes)
     if rule.outages > 0:
         watch_drain(book, waiting + t.queued, until)
     t.at = until

@@ -372,7 +372,7 @@ class _Run:
         """Let the loop run until it returns."""
         reason: int = _advance()(
             self.settings, self.run, self.policies, self.receivers, self.members, self.condition, self.parked,
-            self.books, self.o_first, self.o_start, self.o_end, self.cells, self.cursors, self.source_words,
+            self.books, self.o_first, self.o_start, self.o_end, self.cells.reshape(-1), self.cursors, self.source_words,
             self.fan_from, self.fan, self.type_codes, self.lives, self.life_points, self.slots, self.ends, self.dues,
             self.wakes, self.rings, self.lanes, self.tiers, self.streams, self.workers, self.events,
             self.deliveries, self.attempts, self.polls, self.book,

@@ -204,7 +204,9 @@ def schedule(runs: Iterable[tuple[int, int]]) -> tuple[tuple[int, ...], tuple[in
 
 def gap_before(policy: Policy, attempt_number: int) -> int:
     """Scheduled gap in ns before this attempt; -1 when the schedule has no such attempt."""
-    low, high = 0, len(policy.run_ends)
+    if attempt_number <= policy.run_ends[0]:  # as most are
+        return policy.run_gaps[0]
+    low, high = 1, len(policy.run_ends)
     while low < high:
         middle = (low + high) // 2
         if policy.run_ends[middle] < attempt_number:

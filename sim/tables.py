@@ -150,7 +150,9 @@ def of_run(result: Result) -> list[RenderableType]:
     parts.append(figures if fits(figures) else _figures(result, named=False))
     parts += _theory(result.theory)
     if result.streamed:
-        note = "quantiles are within 1 %; streamed: no tables, and no figures by endpoint group, type or hour"
+        note = (
+            "quantiles are within 0.2 %; streamed: no tables, and no figures by endpoint group, type or hour"
+        )
         parts += [Text(""), Text(note, "dim")]
     elif len(scenario.endpoints) > 1:
         parts += [Text(""), *_by_group(result)]
