@@ -91,6 +91,7 @@ def _rules(model: Model, sizes: Any, outages: int) -> Any:
     rule["message_bytes"] = meta.THIN_BYTES
     rule["most_keys"] = sum(source.key_count for source in model.sources)
     rule["outages"] = outages
+    rule["horizon"] = model.horizon
     return rules
 
 
@@ -191,5 +192,6 @@ def read(book: Book, model: Model, run: Any, stopped: bool, tiers: list[int]) ->
         latency=latency,
         settling=settling,
         wait=wait,
+        settling_means=metrics.piece_means(tally["piece_sums"] / 1e9, tally["piece_counts"]),
         meta=meta.of(model, "compiled", int(run["now"]), stopped, int(tally["events"]), tiers),
     )

@@ -29,6 +29,7 @@ from sim.compiled_queues import (
 from sim.compiled_records import FOREVER, integers
 from sim.dice import Distribution
 from sim.histogram import BUCKETS, bucket
+from sim.metrics import PIECES
 
 LATENCY, SETTLING, WAIT = range(3)
 """The histograms: creation to first processing, creation to final state, due to start."""
@@ -39,7 +40,7 @@ WITHINS = 5
 TALLY = np.dtype(
     [
         *integers(
-            "at just works queued tracks marks events deliveries attempts processed false_losses duplicates repeated "
+            "at piece just works queued tracks marks events deliveries attempts processed false_losses duplicates repeated "
             "effects stale_dropped late inversions newer stale started processed_first delivered second_ends "
             "in_second most_in_second api_calls polls empty_polls backlog_most queue_most bytes bytes_most seeking "
             "outage_ended drained next_start next_end"
@@ -47,6 +48,8 @@ TALLY = np.dtype(
         ("states", "i8", (len(policy.STATES),)),
         ("within", "i8", (WITHINS,)),
         ("sums", "f8", (3,)),
+        ("piece_counts", "i8", (PIECES,)),
+        ("piece_sums", "f8", (PIECES,)),
         ("backlog_area", "f8"),
         ("level_area", "f8"),
         ("level_before", "f8"),
@@ -60,14 +63,18 @@ TALLY = np.dtype(
 COUNT = np.dtype(integers("n"))
 NOTE = np.dtype(
     integers(
-        "seq place track entered started first fetched processings works judged effects known_until flags"
+        "seq place track piece entered started first fetched processings works judged effects known_until flags"
     )
 )
 """Of an open delivery, beside its slot: its place in its stream, its processings so far and those to come."""
 # Flags of a note.
 WAS_LATE, AT_ITS_END = 1, 2
 
-RULE = np.dtype(integers("warmup until seed holds_id thin sizes_differ message_bytes most_keys outages"))
+RULE = np.dtype(
+    [
+        *integers("warmup until horizon seed holds_id thin sizes_differ message_bytes most_keys outages"),
+    ]
+)
 """What a run's figures are taken over, and of what."""
 SIZE = np.dtype([*integers("queued body points_from points_to kind"), ("a", "f8"), ("b", "f8"), ("c", "f8")])
 """A producer: bytes in the queue and of a body, and how long between updates of its objects (kind -1: never)."""
@@ -145,6 +152,9 @@ def note_created(book: Book, slots: Any, slot: int, key: int, seq: int) -> None:
         t.marks = begin_track(at(book.tracks, t.tracks), t.marks)
         t.tracks += 1
     note.seq, note.track, note.entered = seq, stream.first, s.created
+    while s.created * PIECES >= (t.piece + 1) * at(book.rules, 0).horizon:
+        t.piece += 1
+    note.piece = t.piece
     track = at(book.tracks, note.track)
     note.place = track.created
     t.marks = new_place(book.marks, track, t.marks)
@@ -240,6 +250,9 @@ def account(book: Book, slots: Any, slot: int) -> None:
     done = note.processings > 0
     if done and inside(book, note.first):
         t.processed_first += 1
+    if done:
+        t.piece_counts[note.piece] += 1
+        t.piece_sums[note.piece] += note.first - s.created
     mark_retired(book.marks, at(book.tracks, note.track), note.place)
     if s.created < at(book.rules, 0).warmup:
         return

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 WITHIN = ("1s", "30s", "5m", "1h", "24h")
+PIECES = 100
+"""Pieces of the horizon in the series by which a warm-up is checked."""
 LOST = ("dead", "expired", "dropped", "vanished")
 _WITHIN = re.compile(r"within_share\{(.+)\}")
 
@@ -67,6 +69,22 @@ def metrics(trace: Trace) -> Metrics:
     values |= _over_time(trace, trace.meta["warmup_s"], min(trace.meta["horizon_s"], trace.meta["end_s"]))
     latencies, count = _latencies(trace.deliveries[inside]), int(inside.sum())
     return Metrics(values, functools.partial(_within, latencies, count))
+
+
+def settling(trace: Trace) -> tuple[float, ...]:
+    """Mean latency of the deliveries created in each of ``PIECES`` pieces of the horizon, s; NaN without any."""
+    created = trace.deliveries["created_s"].to_numpy()
+    latency = trace.deliveries["first_processed_s"].to_numpy() - created
+    known = ~np.isnan(latency)
+    ns = np.rint(created[known] * 1e9).astype(np.int64)
+    piece = ns * PIECES // round(trace.meta["horizon_s"] * 1e9)
+    return piece_means(np.bincount(piece, latency[known], PIECES), np.bincount(piece, minlength=PIECES))
+
+
+def piece_means(sums: Any, counts: Any) -> tuple[float, ...]:
+    """Means from sums and counts; NaN of nothing."""
+    means = np.divide(sums, counts, out=np.full(len(sums), math.nan), where=counts > 0)
+    return tuple(means.tolist())
 
 
 def metrics_by(trace: Trace, what: str) -> pd.DataFrame:

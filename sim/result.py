@@ -162,6 +162,14 @@ class Result:
 
         return self.made.metrics if isinstance(self.made, Streamed) else metrics(self.made)
 
+    @property
+    def settling(self) -> tuple[float, ...]:
+        """Mean latency of the deliveries created in each hundredth of the horizon, s: whether a run has settled."""
+        from sim.metrics import settling
+        from sim.streamed import Streamed
+
+        return self.made.settling_means if isinstance(self.made, Streamed) else settling(self.made)
+
     def metrics_by(self, what: str) -> pd.DataFrame:
         """Figures by ``endpoint`` group, event ``type`` or ``hour`` of creation."""
         from sim.metrics import metrics_by

@@ -38,6 +38,8 @@ class Streamed:
     """Creation to final state."""
     wait: Histogram
     """Due to start, of every attempt."""
+    settling_means: tuple[float, ...]
+    """Mean latency by creation in pieces of the horizon, s, as ``metrics.settling`` gives it."""
     meta: dict[str, Any]
 
     def save(self, folder: Path, table_format: str = "parquet") -> None:

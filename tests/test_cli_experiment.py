@@ -87,9 +87,7 @@ def test_compare_prints_differences_winners_and_the_front(
     """Two policies: what each figure differs by, marked where that is shown; who wins; the trade-off."""
     code, out, _ = hooklab("compare", tiny, "--policies", "mine,timepad", "--replications", "5")
     assert code == 0
-    assert re.search(
-        r"^latency p99 +mine .*\n +timepad +25 h .* \+25 h in every run$", out, re.M
-    )
+    assert re.search(r"^latency p99 +mine .*\n +timepad +25 h .* \+25 h in every run$", out, re.M)
     assert re.search(r"^delivery_latency_s_p99 +mine +clearly$", out, re.M)
     assert re.search(r"^mine .* ●$", out, re.M)
     assert "points (" in out  # differences of shares

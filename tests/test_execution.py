@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import sim
-from sim import execution, experiment_store
+from sim import execution, experiment_store, metrics
 from sim.errors import ScenarioError
 from sim.execution import Failure, Job, Outcome, Workers
 from sim.scenario import load
@@ -110,7 +110,7 @@ def test_steady_scenarios_bring_their_latency_over_time() -> None:
     known = [at for at, value in enumerate(outcome.settling) if not math.isnan(value)]
     result = sim.run(world, seed=0)
     latency = (result.deliveries["first_processed_s"] - result.deliveries["created_s"]).to_numpy()
-    assert known == [0, execution.PIECES - 1]
+    assert known == [0, metrics.PIECES - 1]
     assert outcome.settling[0] == pytest.approx(latency[:6].mean(), rel=1e-12)
     assert outcome.settling[-1] == pytest.approx(latency[6:].mean(), rel=1e-12)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import sim
 from sim import compiled_marks, engine_compiled, jit, model, presets, trace
 from sim.histogram import BUCKETS, RELATIVE_ERROR, Histogram, bucket, lowest
-from sim.metrics import metrics
+from sim.metrics import metrics, settling
 from sim.model import Model
 from sim.streamed import Streamed
 from tests.test_equality import a_world
@@ -27,6 +27,7 @@ def differences(built: Model) -> tuple[Streamed, list[str]]:
     """A run streamed, and where its figures are not those of its tables."""
     kept = trace.build(built, engine_compiled.run(built), "compiled")
     streamed = engine_compiled.stream(built)
+    np.testing.assert_allclose(streamed.settling_means, settling(kept), rtol=1e-9, atol=1e-12)
     expected, given_ = metrics(kept), streamed.metrics
     assert list(expected) == list(given_)
     if streamed.meta["stopped"] and streamed.meta["ended_s"] < kept.meta["ended_s"]:
