@@ -37,6 +37,7 @@ format: setup ## rewrite the code in the project's format
 
 bench: setup ## benchmarks: ratios measured side by side in one run
 	$(BIN)/python tests/bench/engines.py
+	$(BIN)/python tests/bench/scale.py
 	$(BIN)/python tests/bench/startup.py
 
 loadtest: setup ## load tests: not built yet

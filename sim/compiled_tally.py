@@ -40,8 +40,8 @@ WITHINS = 5
 TALLY = np.dtype(
     [
         *integers(
-            "at piece just works queued tracks marks events deliveries attempts processed false_losses duplicates repeated "
-            "effects stale_dropped late inversions newer stale started processed_first delivered second_ends "
+            "at piece just works queued tracks marks events deliveries attempts processed false_losses duplicates "
+            "repeated effects stale_dropped late inversions newer stale started processed_first delivered second_ends "
             "in_second most_in_second api_calls polls empty_polls backlog_most queue_most bytes bytes_most seeking "
             "outage_ended drained next_start next_end"
         ),
@@ -71,9 +71,7 @@ NOTE = np.dtype(
 WAS_LATE, AT_ITS_END = 1, 2
 
 RULE = np.dtype(
-    [
-        *integers("warmup until horizon seed holds_id thin sizes_differ message_bytes most_keys outages"),
-    ]
+    integers("warmup until horizon seed holds_id thin sizes_differ message_bytes most_keys outages")
 )
 """What a run's figures are taken over, and of what."""
 SIZE = np.dtype([*integers("queued body points_from points_to kind"), ("a", "f8"), ("b", "f8"), ("c", "f8")])
