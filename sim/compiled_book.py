@@ -66,6 +66,7 @@ def lay_out(model: Model, slots: int, streaming: bool) -> Book:
         rules=_rules(model, sizes, len(outages)),
         counts=np.zeros(3 * BUCKETS if streaming else 1, dtype=COUNT),
         limits=limits,
+        piece_ends=np.array([(end,) for end in metrics.piece_ends(model.horizon)], dtype=COUNT),
         notes=np.zeros(slots if streaming else 1, dtype=NOTE),
         works=np.zeros(room, dtype=compiled_queues.HEAP_ROW),
         queued=np.zeros(room, dtype=compiled_queues.HEAP_ROW),
@@ -91,7 +92,6 @@ def _rules(model: Model, sizes: Any, outages: int) -> Any:
     rule["message_bytes"] = meta.THIN_BYTES
     rule["most_keys"] = sum(source.key_count for source in model.sources)
     rule["outages"] = outages
-    rule["horizon"] = model.horizon
     return rules
 
 

@@ -70,9 +70,7 @@ NOTE = np.dtype(
 # Flags of a note.
 WAS_LATE, AT_ITS_END = 1, 2
 
-RULE = np.dtype(
-    integers("warmup until horizon seed holds_id thin sizes_differ message_bytes most_keys outages")
-)
+RULE = np.dtype(integers("warmup until seed holds_id thin sizes_differ message_bytes most_keys outages"))
 """What a run's figures are taken over, and of what."""
 SIZE = np.dtype([*integers("queued body points_from points_to kind"), ("a", "f8"), ("b", "f8"), ("c", "f8")])
 """A producer: bytes in the queue and of a body, and how long between updates of its objects (kind -1: never)."""
@@ -90,6 +88,7 @@ class Book(NamedTuple):
     rules: Any
     counts: Any
     limits: Any
+    piece_ends: Any
     notes: Any
     works: Any
     queued: Any
@@ -150,7 +149,7 @@ def note_created(book: Book, slots: Any, slot: int, key: int, seq: int) -> None:
         t.marks = begin_track(at(book.tracks, t.tracks), t.marks)
         t.tracks += 1
     note.seq, note.track, note.entered = seq, stream.first, s.created
-    while s.created * PIECES >= (t.piece + 1) * at(book.rules, 0).horizon:
+    while s.created >= at(book.piece_ends, t.piece).n:
         t.piece += 1
     note.piece = t.piece
     track = at(book.tracks, note.track)

@@ -181,7 +181,7 @@ def _receiver_records(model: Model, sizes: dict[str, int]) -> Any:
 # --------------------------------------------------------------------------- a run
 
 
-class _Run:
+class Run:
     """The arrays of one run, and the means to enlarge them."""
 
     def __init__(self, model: Model, tracing: bool) -> None:
@@ -465,11 +465,20 @@ def stream(model: Model, progress: Callable[[int], None] | None = None) -> Strea
     return _finished(model, False, progress).streamed()
 
 
-def _finished(model: Model, tracing: bool, progress: Callable[[int], None] | None) -> _Run:
+def _finished(model: Model, tracing: bool, progress: Callable[[int], None] | None) -> Run:
     refused = refuses(model, own_receivers=False)
     if refused:
         raise ScenarioError(f"the compiled engine cannot do {refused}; use --engine simpy")
-    work = _Run(model, tracing)
+    return drive(Run(model, tracing), progress)
+
+
+def drive(work: Run, progress: Callable[[int], None] | None = None) -> Run:
+    """Let a run go on to its end.
+
+    Raises:
+        ScenarioError: a schedule under which time would stand still.
+    """
+    model = work.model
     while True:
         reason = work.advance()
         if reason in (records.DONE, records.STOPPED):

@@ -77,8 +77,13 @@ def settling(trace: Trace) -> tuple[float, ...]:
     latency = trace.deliveries["first_processed_s"].to_numpy() - created
     known = ~np.isnan(latency)
     ns = np.rint(created[known] * 1e9).astype(np.int64)
-    piece = ns * PIECES // round(trace.meta["horizon_s"] * 1e9)
+    piece = np.searchsorted(piece_ends(round(trace.meta["horizon_s"] * 1e9)), ns, side="right")
     return piece_means(np.bincount(piece, latency[known], PIECES), np.bincount(piece, minlength=PIECES))
+
+
+def piece_ends(horizon: int) -> list[int]:
+    """Where the pieces of a horizon end, ns."""
+    return [-(-(piece + 1) * horizon // PIECES) for piece in range(PIECES)]
 
 
 def piece_means(sums: Any, counts: Any) -> tuple[float, ...]:

@@ -126,6 +126,34 @@ def test_many_streams_with_long_memories() -> None:
     assert streamed.metrics["inversions_per_event"] > 1
 
 
+def test_counts_go_on_beyond_32_bits() -> None:
+    """A run that has made billions of attempts and deliveries goes on as one that has made none."""
+    built = model.build(sim.load(world(producers={"p": producer(arrivals={"constant": "2/s"})})))
+    fresh, old = (engine_compiled.Run(built, tracing=False) for _ in range(2))
+    many = 2**33 + 1
+    for name in ("next_number", "attempts_out", "events_out"):
+        old.run[name] = many
+    for name in ("attempts", "events", "started"):
+        old.book.tally[name] = many
+    first, later = (engine_compiled.drive(run).streamed() for run in (fresh, old))
+    assert later.counts["made"] == first.counts["made"] + many
+    assert later.metrics["attempts"] == first.metrics["attempts"] + many
+    assert later.metrics["events"] == first.metrics["events"] + many
+    for name in ("delivered_share", "delivery_latency_s_p99", "late_share", "goodput_per_s", "backlog_max"):
+        assert later.metrics[name] == first.metrics[name]
+
+
+def test_the_longest_horizon_does_not_overflow() -> None:
+    """Times of a run of decades are counted as exactly as those of seconds."""
+    year = 365 * 86400
+    times = [f"{at}s" for at in (1, 10 * year, 34 * year)]
+    mapping = world(*times, horizon=f"{35 * year}s", drain=f"{year // 2}s", policies=policy("0s", "150d"))
+    mapping["receivers"] = receiver("1s", {"error": {"probability": 0.5}})
+    streamed, wrong = differences(model.build(sim.load(mapping)))
+    assert wrong == []
+    assert streamed.metrics["deliveries"] == 3
+
+
 # --------------------------------------------------------------------------- a backlog without bound
 
 
