@@ -334,11 +334,11 @@ def advance(
             end_time = at(ends, 0).time if run.ends > 0 else FOREVER
             wake_time = at(wakes, 0).time if run.wakes > 0 else FOREVER
             soonest = min(fixed, min(end_time, wake_time))
+        if soonest > run.now and settings.tracing == 0:
+            pass_time(book, slots, run, min(soonest, settings.end))
         if soonest > settings.end:
             run.now = settings.end
             return DONE
-        if soonest > run.now and settings.tracing == 0:
-            pass_time(book, slots, run, soonest)
         run.now = soonest
 
         if worker_time == soonest:

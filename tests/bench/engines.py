@@ -4,7 +4,8 @@ The model: deliveries in a Poisson stream, 8 workers, an exponential latency of 
 0.8, gaps of 1, 10, 60, 300 and 1800 s, workers busy 85 % of the time. The two bare models are what one writes by
 hand with SimPy, a process per delivery that asks for a worker, or workers that take from a store: no trace, no
 fan-out, no receiver, no addressed dice. So is the C program (rings.c), compiled on the spot where there is a
-compiler. Ciw takes part where it is installed. Rounds of all contenders alternate, and medians are printed, so that
+compiler. Ciw takes part where it is installed (uninstall it before running the tests: it brings a package ``tests``
+that hides ours). Rounds of all contenders alternate, and medians are printed, so that
 a noisy machine touches all alike; time is CPU time. Compilation is not counted, and told apart.
 """
 
