@@ -192,6 +192,6 @@ def read(book: Book, model: Model, run: Any, stopped: bool, tiers: list[int]) ->
         latency=latency,
         settling=settling,
         wait=wait,
-        settling_means=metrics.piece_means(tally["piece_sums"] / 1e9, tally["piece_counts"]),
+        latency_by_piece=metrics.piece_means(tally["piece_sums"] / 1e9, tally["piece_counts"]),
         meta=meta.of(model, "compiled", int(run["now"]), stopped, int(tally["events"]), tiers),
     )

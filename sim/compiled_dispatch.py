@@ -126,7 +126,7 @@ def first_ready(slots: Any, run: Any, pools: Any, pool: int) -> int:
     return int(head)
 
 
-def take_ready(slots: Any, run: Any, pools: Any, pool: int, slot: int) -> None:
+def take_ready(slots: Any, pools: Any, pool: int, slot: int) -> None:
     """Take the delivery that ``first_ready`` has given."""
     if at(pools, pool).head == slot:
         at(pools, pool).head = at(slots, slot).next

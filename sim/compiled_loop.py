@@ -180,7 +180,7 @@ def next_to_start(slots: Any, run: Any, settings: Any, lanes: Any, tiers: Any) -
             if slot != NONE and (best == NONE or earlier(slots, slot, best)):
                 best, best_lane = slot, lane
     if best != NONE:
-        take_ready(slots, run, lanes, best_lane, best)
+        take_ready(slots, lanes, best_lane, best)
     return best
 
 

@@ -36,7 +36,7 @@ SETTINGS = np.dtype(
     )
 )
 """What does not; one record."""
-NO_ORDER, BY_KEY, BY_ENDPOINT = 0, 1, 2
+NO_ORDER, BY_KEY = 0, 1  # by endpoint otherwise
 
 MEMBER = np.dtype(
     integers("policy receiver most_in_flight rate poll word watched free free_end starts starts_end ring")

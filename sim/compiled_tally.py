@@ -29,12 +29,11 @@ from sim.compiled_queues import (
 from sim.compiled_records import FOREVER, integers
 from sim.dice import Distribution
 from sim.histogram import BUCKETS, bucket
-from sim.metrics import PIECES
+from sim.metrics import PIECES, WITHIN
 
 LATENCY, SETTLING, WAIT = range(3)
 """The histograms: creation to first processing, creation to final state, due to start."""
-SECOND = 1_000_000_000
-WITHINS = 5
+WITHINS = len(WITHIN)
 """Limits of ``within_share`` that are counted exactly."""
 
 TALLY = np.dtype(
@@ -172,7 +171,7 @@ def note_started(book: Book, slots: Any, slot: int, now: int) -> None:
         t.started += 1
         if now >= t.second_ends:
             t.in_second = 0
-            t.second_ends = now - (now - rule.warmup) % SECOND + SECOND
+            t.second_ends = now - (now - rule.warmup) % policy.SECOND + policy.SECOND
         t.in_second += 1
         t.most_in_second = max(t.most_in_second, t.in_second)
         t.egress += rule.message_bytes if rule.thin else at(book.sizes, s.source).body

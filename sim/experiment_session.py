@@ -1,8 +1,9 @@
 """An experiment under way: variants of a scenario run for replications, wherever that is, and kept where it is asked.
 
 **Seeds.** Replication 1 has the experiment's seed (the scenario's own, unless one is given), so it is what
-``hooklab run`` gives; replication r > 1 has 53 bits of a digest of that seed and r (``replication_seed``). Every
-variant and every point meets the seeds of the same replications: common random numbers.
+``hooklab run`` gives (quantiles of large runs within 0.2 %: they are streamed); replication r > 1 has 53 bits of a
+digest of that seed and r (``replication_seed``). Every variant and every point meets the seeds of the same
+replications: common random numbers.
 """
 
 from __future__ import annotations

@@ -26,8 +26,7 @@ def of(
     groups = {}
     for name, endpoint in scenario.endpoints.items():
         named = endpoint.receiver if isinstance(endpoint.receiver, dict) else [endpoint.receiver]
-        blocks = {receiver: scenario.receivers[receiver] for receiver in named}
-        groups[name] = {"count": endpoint.count, "receivers": sorted(blocks)}
+        groups[name] = {"count": endpoint.count, "receivers": sorted(named)}
     return {
         "scenario": scenario.to_yaml(),
         "name": scenario.name,

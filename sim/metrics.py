@@ -71,7 +71,7 @@ def metrics(trace: Trace) -> Metrics:
     return Metrics(values, functools.partial(_within, latencies, count))
 
 
-def settling(trace: Trace) -> tuple[float, ...]:
+def latency_by_piece(trace: Trace) -> tuple[float, ...]:
     """Mean latency of the deliveries created in each of ``PIECES`` pieces of the horizon, s; NaN without any."""
     created = trace.deliveries["created_s"].to_numpy()
     latency = trace.deliveries["first_processed_s"].to_numpy() - created

@@ -116,11 +116,7 @@ class Result:
     @property
     def attempts_made(self) -> int:
         """Attempts of the whole run, also of deliveries that figures leave out."""
-        from sim.streamed import Streamed
-
-        if isinstance(self.made, Streamed):
-            return int(self.made.counts["made"])
-        return len(self.made.attempts)
+        return self.made.attempts_made
 
     @property
     def seed(self) -> int:
@@ -157,18 +153,12 @@ class Result:
     @cached_property
     def metrics(self) -> Metrics:
         """All figures by name; ``within_share{10s}`` works for any duration."""
-        from sim.metrics import metrics
-        from sim.streamed import Streamed
-
-        return self.made.metrics if isinstance(self.made, Streamed) else metrics(self.made)
+        return self.made.metrics
 
     @property
-    def settling(self) -> tuple[float, ...]:
+    def latency_by_piece(self) -> tuple[float, ...]:
         """Mean latency of the deliveries created in each hundredth of the horizon, s: whether a run has settled."""
-        from sim.metrics import settling
-        from sim.streamed import Streamed
-
-        return self.made.settling_means if isinstance(self.made, Streamed) else settling(self.made)
+        return self.made.latency_by_piece
 
     def metrics_by(self, what: str) -> pd.DataFrame:
         """Figures by ``endpoint`` group, event ``type`` or ``hour`` of creation."""
@@ -188,15 +178,7 @@ class Result:
 
         Of a streamed run: its latency, settling and waiting times.
         """
-        from sim.streamed import Streamed
-
-        if isinstance(self.made, Streamed):
-            from sim.plots_streamed import durations
-
-            return durations(self.made.histograms, str(self.meta["name"]))
-        from sim.plots import overview
-
-        return overview(self.made)
+        return self.made.plot()
 
     def save(self, folder: str | Path, table_format: str = "parquet") -> None:
         """Write scenario, tables, figures and picture into a folder; see ``sim.output``."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -18,6 +18,9 @@ from sim import policy
 from sim.fields import parse_duration
 from sim.histogram import Histogram, lowest
 from sim.metrics import LOST, QUANTILES, WITHIN, Metrics, capacity, ratio
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 DURATIONS = ("delivery_latency_s", "settle_time_s", "queue_wait_s")
 
@@ -38,8 +41,8 @@ class Streamed:
     """Creation to final state."""
     wait: Histogram
     """Due to start, of every attempt."""
-    settling_means: tuple[float, ...]
-    """Mean latency by creation in pieces of the horizon, s, as ``metrics.settling`` gives it."""
+    latency_by_piece: tuple[float, ...]
+    """See ``metrics.latency_by_piece``."""
     meta: dict[str, Any]
 
     def save(self, folder: Path, table_format: str = "parquet") -> None:
@@ -63,6 +66,17 @@ class Streamed:
             count = histogram.counts[numbers]
             parts.append(pd.DataFrame({"of": name, "low_s": low / 1e9, "high_s": high / 1e9, "count": count}))
         return pd.concat(parts, ignore_index=True)
+
+    @property
+    def attempts_made(self) -> int:
+        """Attempts of the whole run, also of deliveries that figures leave out."""
+        return int(self.counts["made"])
+
+    def plot(self) -> Figure:
+        """Latency, settling and waiting times."""
+        from sim.plots_streamed import durations
+
+        return durations(self.histograms, str(self.meta["name"]))
 
     @functools.cached_property
     def metrics(self) -> Metrics:

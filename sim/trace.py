@@ -23,7 +23,7 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
@@ -34,6 +34,11 @@ from sim import dice, meta, policy
 from sim.model import Model
 from sim.order import late_in_order
 from sim.receiver import NEVER
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from sim.metrics import Metrics
 
 Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
@@ -98,6 +103,31 @@ class Trace:
         ids = pd.Index(self.deliveries["delivery_id"])
         rows: Ints = ids.get_indexer(pd.Index(self.attempts["delivery_id"])).astype(np.int64)
         return rows
+
+    @cached_property
+    def metrics(self) -> Metrics:
+        """All figures by name."""
+        from sim.metrics import metrics
+
+        return metrics(self)
+
+    @property
+    def attempts_made(self) -> int:
+        """Attempts of the whole run, also of deliveries that figures leave out."""
+        return len(self.attempts)
+
+    @property
+    def latency_by_piece(self) -> tuple[float, ...]:
+        """See ``metrics.latency_by_piece``."""
+        from sim.metrics import latency_by_piece
+
+        return latency_by_piece(self)
+
+    def plot(self) -> Figure:
+        """Latency distribution, backlog per tier, attempts and goodput over time."""
+        from sim.plots import overview
+
+        return overview(self)
 
     @cached_property
     def samples(self) -> pd.DataFrame:

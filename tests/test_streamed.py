@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import sim
 from sim import compiled_marks, engine_compiled, jit, model, presets, trace
 from sim.histogram import BUCKETS, RELATIVE_ERROR, Histogram, bucket, lowest
-from sim.metrics import metrics, settling
+from sim.metrics import latency_by_piece, metrics
 from sim.model import Model
 from sim.streamed import Streamed
 from tests.test_equality import a_world
@@ -33,7 +33,7 @@ def differences(built: Model) -> tuple[Streamed, list[str]]:
     if streamed.meta["stopped"] and stopped_at < came_to:
         return streamed, []  # it holds what only receivers still have, too, and so met a small limit earlier
     assert kept.meta == streamed.meta
-    np.testing.assert_allclose(streamed.settling_means, settling(kept), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(streamed.latency_by_piece, latency_by_piece(kept), rtol=1e-9, atol=1e-12)
     # seconds as floats resolve 1e-14 s: what a run that stopped just after its warm-up lasted is not exact
     window = kept.meta["end_s"] - kept.meta["warmup_s"]
     exact = max(1e-9, 1e-14 / window) if window > 0 else 1e-9
@@ -265,7 +265,19 @@ def test_a_streamed_run_has_figures_and_no_tables() -> None:
             getattr(result, wanted)
     with pytest.raises(sim.ScenarioError, match="--no-stream"):
         result.metrics_by("endpoint")
-    assert result.plot().axes
+
+
+def test_the_picture_shows_which_share_took_longer() -> None:
+    """Of two lumps, one of 0.1 s and one of 60 s, the curve falls to the share of the second between them."""
+    times = [f"{at}s" for at in range(20)]
+    failing = receiver("100ms", outage("0s", "4500ms"))
+    result = sim.run(world(*times, receivers=failing, policies=policy("0s", "60s")), stream=True)
+    line = result.plot().axes[0].lines[0]
+    x, y = np.asarray(line.get_xdata()), np.asarray(line.get_ydata())
+    assert line.get_drawstyle() == "steps-post"
+    # what holds from each point to the next: five of twenty took a minute longer
+    assert y[np.searchsorted(x, 1.0, side="right") - 1] == pytest.approx(0.25)
+    assert y[-1] == pytest.approx(0.0)
 
 
 def test_runs_of_millions_of_attempts_are_streamed_unless_told_otherwise(
