@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from sim import cli as simulator
-from sim import cli_experiment, cli_fit, cli_report
+from sim import cli_experiment, cli_fit, cli_plan, cli_report
 from sim.errors import ScenarioError
 
 OK, BAD_INPUT, INTERRUPTED, NO_READER = 0, 2, 130, 141
@@ -53,7 +53,7 @@ def _hooklab(
     """Keep ``hooklab`` a command of commands, however many there are."""
 
 
-for commands in (simulator, cli_experiment, cli_fit, cli_report):
+for commands in (simulator, cli_experiment, cli_plan, cli_fit, cli_report):
     commands.add_to(app)
 
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from sim.calibrate import FitResult, fit
     from sim.errors import ScenarioError
     from sim.experiment import compare, replicate, sweep
+    from sim.planning import plan
+    from sim.planning_breaking import breaking_point
+    from sim.planning_load import stress
     from sim.result import Result, run
     from sim.scenario import Scenario, load
     from sim.trace import Trace
@@ -26,11 +29,14 @@ _HOMES = {
     "Scenario": "sim.scenario",
     "ScenarioError": "sim.errors",
     "Trace": "sim.trace",
+    "breaking_point": "sim.planning_breaking",
     "compare": "sim.experiment",
     "fit": "sim.calibrate",
     "load": "sim.scenario",
+    "plan": "sim.planning",
     "replicate": "sim.experiment",
     "run": "sim.result",
+    "stress": "sim.planning_load",
     "sweep": "sim.experiment",
 }
 
@@ -42,11 +48,14 @@ __all__ = [
     "Scenario",
     "ScenarioError",
     "Trace",
+    "breaking_point",
     "compare",
     "fit",
     "load",
+    "plan",
     "replicate",
     "run",
+    "stress",
     "sweep",
 ]
 

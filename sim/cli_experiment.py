@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 UNFINISHED = 1
 """Exit code of a sweep in which some runs could not be finished."""
 
-_Scenario = Annotated[str, typer.Argument(help="Name of a bundled scenario, or path of a file.")]
-_Seed = Annotated[int | None, typer.Option(help="Instead of the seed of the scenario.")]
-_Overrides = Annotated[
+ScenarioName = Annotated[str, typer.Argument(help="Name of a bundled scenario, or path of a file.")]
+Seed = Annotated[int | None, typer.Option(help="Instead of the seed of the scenario.")]
+Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="PATH=VALUE", help="Override a leaf, as in horizon=1h; repeatable."),
 ]
@@ -38,17 +38,17 @@ _Precise = Annotated[
     list[str] | None,
     typer.Option("--metric", metavar="FIGURE", help="A figure that --precision is about; repeatable."),
 ]
-_Jobs = Annotated[
+Jobs = Annotated[
     int | None, typer.Option(help="Worker processes. Default: one per core, or none where that takes longer.")
 ]
-_Dask = Annotated[
+Dask = Annotated[
     str | None, typer.Option(metavar="ADDRESS", help="Run on the Dask cluster with this scheduler instead.")
 ]
-_Out = Annotated[
+Out = Annotated[
     Path | None,
     typer.Option(help="Folder for tables; keeps finished runs, so that the same command continues."),
 ]
-_Format = Annotated[
+Format = Annotated[
     str | None, typer.Option("--format", help="Of the tables in the folder: parquet (default) or csv.")
 ]
 
@@ -60,22 +60,22 @@ def add_to(app: typer.Typer) -> None:
 
 
 def replicate(
-    scenario: _Scenario,
+    scenario: ScenarioName,
     replications: _Replications = None,
     precision: _Precision = None,
     metric: _Precise = None,
-    seed: _Seed = None,
-    overrides: _Overrides = None,
-    jobs: _Jobs = None,
-    dask: _Dask = None,
-    out: _Out = None,
-    table_format: _Format = None,
+    seed: Seed = None,
+    overrides: Overrides = None,
+    jobs: Jobs = None,
+    dask: Dask = None,
+    out: Out = None,
+    table_format: Format = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Run a scenario several times and print its figures with intervals."""
     from sim import experiment
 
-    with _under_way(jobs, dask, out, table_format) as options:
+    with under_way(jobs, dask, out, table_format) as options:
         found = experiment.replicate(
             scenario,
             replications=replications,
@@ -90,7 +90,7 @@ def replicate(
 
 
 def compare(
-    scenario: _Scenario,
+    scenario: ScenarioName,
     policies: Annotated[
         str | None,
         typer.Option(metavar="A,B,…", help="Policies that every endpoint group is sent to by, in turn."),
@@ -105,12 +105,12 @@ def compare(
     replications: _Replications = None,
     precision: _Precision = None,
     metric: _Precise = None,
-    seed: _Seed = None,
-    overrides: _Overrides = None,
-    jobs: _Jobs = None,
-    dask: _Dask = None,
-    out: _Out = None,
-    table_format: _Format = None,
+    seed: Seed = None,
+    overrides: Overrides = None,
+    jobs: Jobs = None,
+    dask: Dask = None,
+    out: Out = None,
+    table_format: Format = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Compare policies, or variants of a scenario, under the same luck."""
@@ -119,7 +119,7 @@ def compare(
     named = [] if policies is None else [name.strip() for name in policies.split(",")]
     if not all(named):
         raise ScenarioError([Problem("policies", policies, "has an empty name between commas; write A,B,…")])
-    with _under_way(jobs, dask, out, table_format) as options:
+    with under_way(jobs, dask, out, table_format) as options:
         found = experiment.compare(
             scenario,
             policies=named,
@@ -138,7 +138,7 @@ def compare(
 
 
 def sweep(
-    scenario: _Scenario,
+    scenario: ScenarioName,
     vary: Annotated[
         list[str] | None,
         typer.Option(
@@ -147,18 +147,18 @@ def sweep(
         ),
     ] = None,
     replications: Annotated[int | None, typer.Option(help="Of each point; default 10.")] = None,
-    seed: _Seed = None,
-    overrides: _Overrides = None,
-    jobs: _Jobs = None,
-    dask: _Dask = None,
-    out: _Out = None,
-    table_format: _Format = None,
+    seed: Seed = None,
+    overrides: Overrides = None,
+    jobs: Jobs = None,
+    dask: Dask = None,
+    out: Out = None,
+    table_format: Format = None,
     as_json: cli.AsJson = False,
 ) -> None:
     """Run a scenario at every point of a grid; an interrupted sweep with --out continues."""
     from sim import experiment
 
-    with _under_way(jobs, dask, out, table_format) as options:
+    with under_way(jobs, dask, out, table_format) as options:
         found = experiment.sweep(
             scenario,
             vary=vary or (),
@@ -181,7 +181,7 @@ def sweep(
 
 
 @contextmanager
-def _under_way(
+def under_way(
     jobs: int | None, dask: str | None, out: Path | None, table_format: str | None
 ) -> Iterator[dict[str, Any]]:
     """The arguments that the experiments share; shows progress, and tells of what is kept when they are cut short."""

@@ -62,8 +62,8 @@ def replicate(
     Raises:
         ScenarioError: anything wrong with the scenario or an argument, or a run that could not be finished.
     """
-    base = _seeded(load(scenario, overrides), seed)
-    count, relative = _how_many(replications, precision, REPLICATIONS)
+    base = seeded(load(scenario, overrides), seed)
+    count, relative = how_many(replications, precision, REPLICATIONS)
     precise = known_figures("precise", precise)
     least = count if relative is None else intervals.LEAST_REPLICATIONS
     variants = [Variant("", {}, base)]
@@ -125,8 +125,8 @@ def compare(
     Raises:
         ScenarioError: anything wrong with the scenario, a variant or an argument, or a run that could not be finished.
     """
-    base = _seeded(load(scenario, overrides), seed)
-    count, relative = _how_many(replications, precision, REPLICATIONS)
+    base = seeded(load(scenario, overrides), seed)
+    count, relative = how_many(replications, precision, REPLICATIONS)
     if count < 2:
         raise ScenarioError([Problem("replications", count, "must be at least 2: one pair has no interval")])
     precise = known_figures("precise", precise)
@@ -206,11 +206,11 @@ def sweep(
     Raises:
         ScenarioError: anything wrong with the scenario, a point or an argument; then nothing has been run.
     """
-    base = _seeded(load(scenario, overrides), seed)
-    count, _ = _how_many(replications, None, SWEEP_REPLICATIONS)
+    base = seeded(load(scenario, overrides), seed)
+    count, _ = how_many(replications, None, SWEEP_REPLICATIONS)
     grid = variation.axes(vary)
-    points = [_point(base, texts, values) for texts, values in variation.points(grid)]
-    _require_different(points)
+    points = [point(base, texts, values) for texts, values in variation.points(grid)]
+    require_different(points)
     with session(
         "sweep",
         base,
@@ -246,7 +246,7 @@ def sweep(
 # --------------------------------------------------------------------------- arguments
 
 
-def _seeded(scenario: Scenario, seed: int | None) -> Scenario:
+def seeded(scenario: Scenario, seed: int | None) -> Scenario:
     """The scenario with the seed of the experiment."""
     if seed is None:
         return scenario
@@ -256,7 +256,7 @@ def _seeded(scenario: Scenario, seed: int | None) -> Scenario:
         raise ScenarioError([Problem("seed", seed, str(error))]) from None
 
 
-def _how_many(
+def how_many(
     replications: int | None, precision: float | str | None, default: int
 ) -> tuple[int, float | None]:
     """Replications to make, or the most there may be; and the relative precision, if one is asked for."""
@@ -307,11 +307,11 @@ def _variants(
     if len(found) < 2:
         raise ScenarioError(f"there is only {names[0]} to compare; name at least two")
     made = [Variant(name, {"variant": name}, scenario) for name, scenario in found]
-    _require_different(made)
+    require_different(made)
     return made
 
 
-def _require_different(variants: Iterable[Variant]) -> None:
+def require_different(variants: Iterable[Variant]) -> None:
     """Refuse two variants that are one scenario: their difference would be nothing, and said to be exact."""
     known: dict[str, str] = {}
     for variant in variants:
@@ -358,7 +358,7 @@ def _variant(
     if isinstance(what, str) and "=" in what:
         what = [what]
     if isinstance(what, str | Path | Mapping | Scenario):
-        return _named(name, lambda: _seeded(load(what, overrides), base.seed))
+        return _named(name, lambda: seeded(load(what, overrides), base.seed))
     return _named(name, lambda: base.with_overrides(what))
 
 
@@ -370,7 +370,12 @@ def _named(name: str, make: Callable[[], Scenario]) -> Scenario:
         raise ScenarioError(error.problems, name) from None
 
 
-def _point(base: Scenario, texts: Sequence[str], values: dict[str, Any]) -> Variant:
+def point(base: Scenario, texts: Sequence[str], values: dict[str, Any]) -> Variant:
+    """The scenario at a point of a grid: leaves replaced by ``path=value`` texts, and its columns in tables.
+
+    Raises:
+        ScenarioError: it is no scenario there; names the point.
+    """
     name = ", ".join(texts)
     try:
         return Variant(name, values, _named(name, lambda: base.with_overrides(texts)))

@@ -136,9 +136,9 @@ class Comparison(Experiment):
                 name: {"metrics": _figures(self.table[self.table["variant"] == name])}
                 for name in self.variants
             },
-            "differences": _records(self.differences),
-            "winners": _records(self.winners),
-            "pareto": _records(self.pareto),
+            "differences": records(self.differences),
+            "winners": records(self.winners),
+            "pareto": records(self.pareto),
         }
 
 
@@ -174,7 +174,7 @@ class Sweep(Experiment):
                 for point in self.points
                 for key in [tuple(point.values())]
             ],
-            "failed": _records(self.failed),
+            "failed": records(self.failed),
         }
 
 
@@ -331,10 +331,10 @@ def _interval(table: pd.DataFrame, metric: str) -> intervals.Interval:
 
 
 def _figures(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
-    return {row.pop("metric"): row for row in _records(table[["metric", "mean", "low", "high", "n"]])}
+    return {row.pop("metric"): row for row in records(table[["metric", "mean", "low", "high", "n"]])}
 
 
-def _records(table: pd.DataFrame) -> list[dict[str, Any]]:
+def records(table: pd.DataFrame) -> list[dict[str, Any]]:
     """Rows as mappings of Python's own values; None for NaN and infinity."""
     columns = {str(name): [_plain(value) for value in table[name].tolist()] for name in table.columns}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -73,10 +73,13 @@ class Session:
     results: dict[tuple[int, int], Outcome | Failure] = field(default_factory=dict)
     """By position of the variant, and replication."""
 
-    def run(self, variants: Sequence[Variant], replications: range) -> None:
-        """Make these replications of every variant, or take what has finished before."""
+    def run(
+        self, variants: Sequence[Variant], replications: range, chosen: Iterable[int] | None = None
+    ) -> None:
+        """Make these replications of every variant, or of those at ``chosen``, or take what has finished before."""
         wanted: list[tuple[tuple[int, int], str, Job]] = []
-        for at, variant in enumerate(variants):
+        for at in range(len(variants)) if chosen is None else chosen:
+            variant = variants[at]
             mapping = experiment_store.sent(variant.scenario)
             for replication in replications:
                 seed = replication_seed(self.seed, replication)
@@ -134,7 +137,7 @@ class Session:
         """The figures that are not precise enough yet, and the replications that each is likely to need."""
         short: dict[str, int] = {}
         for at in range(len(variants)):
-            outcomes = [outcome for _, outcome in self._outcomes(at)]
+            outcomes = [outcome for _, outcome in self.outcomes(at)]
             for name in precise:
                 found = intervals.mean_interval([outcome.figures[name] for outcome in outcomes])
                 needed = intervals.replications_needed(found, relative, FLOORS[shown.unit(name)])
@@ -145,7 +148,7 @@ class Session:
 
     # what came of it
 
-    def _outcomes(self, at: int) -> list[tuple[int, Outcome]]:
+    def outcomes(self, at: int) -> list[tuple[int, Outcome]]:
         """The finished replications of a variant, in order."""
         own = sorted((replication, result) for (of, replication), result in self.results.items() if of == at)
         return [(replication, result) for replication, result in own if isinstance(result, Outcome)]
@@ -178,7 +181,7 @@ class Session:
         """One row per finished run: labels of its variant, replication, seed and figures."""
         rows: list[dict[str, Any]] = []
         for at, variant in enumerate(variants):
-            for replication, outcome in self._outcomes(at):
+            for replication, outcome in self.outcomes(at):
                 seed = replication_seed(self.seed, replication)
                 rows.append({**variant.labels, "replication": replication, "seed": seed, **outcome.figures})
         columns = None if rows else [*variants[0].labels, "replication", "seed"]
@@ -192,14 +195,16 @@ class Session:
         ]
         return pd.DataFrame(rows, columns=["point", "replication", "seed", "reason"])
 
-    def warnings(self, variants: Sequence[Variant]) -> tuple[str, ...]:
+    def warnings(self, variants: Sequence[Variant], chosen: Sequence[int] | None = None) -> tuple[str, ...]:
         """What to know before believing the figures: of the scenarios, and of how their runs ended.
 
-        What holds for every variant is said once.
+        Of every variant, or of those at ``chosen``. What holds for all of these is said once.
         """
         said: dict[str, list[str]] = {}
-        for at, variant in enumerate(variants):
-            outcomes = [outcome for _, outcome in self._outcomes(at)]
+        looked_at = range(len(variants)) if chosen is None else chosen
+        for at in looked_at:
+            variant = variants[at]
+            outcomes = [outcome for _, outcome in self.outcomes(at)]
             unsettled = [outcome.figures["unsettled_share"] for outcome in outcomes]
             settling = np.array([outcome.settling for outcome in outcomes])
             scenario = variant.scenario
@@ -210,7 +215,7 @@ class Session:
             ):
                 said.setdefault(text, []).append(variant.name)
         return tuple(
-            text if len(names) == len(variants) else f"{_first(names)}: {text}"
+            text if len(names) == len(looked_at) else f"{_first(names)}: {text}"
             for text, names in said.items()
         )
 

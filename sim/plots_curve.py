@@ -109,11 +109,12 @@ def plan_curve(
     limit: float | None = None,
     at_most: bool = True,
     answer: float | None = None,
+    series: str | None = None,
 ) -> Axes:
     """The curve behind the answer of a plan: a figure against the varied leaf, its SLO, and the setting chosen.
 
     ``limit`` is what the SLO allows, at most or (``at_most`` False) at least; ``answer`` is the value of the leaf
-    that was chosen, None if there is none.
+    that was chosen, None if there is none, and ``series`` the curve that it is on, if there are several.
 
     Raises:
         ScenarioError: a column is missing.
@@ -133,6 +134,8 @@ def plan_curve(
     if answer is not None:
         ax.axvline(answer, color="black", linewidth=1.2, linestyle="-.", zorder=2)
         chosen = frame[frame["x"] == answer]
+        if series is not None:
+            chosen = chosen[chosen["series"] == series]
         ax.plot(
             [answer] * len(chosen), chosen["mean"], "*", color="black", markersize=18, markeredgecolor="white",
             zorder=4, label=f"answer: {answer:,.6g}",

@@ -4,8 +4,8 @@ A *page* is plain values: a question, warnings, and sections of paragraphs, tabl
 template ``report.html.j2`` turns it into a file that fetches nothing, runs no script, escapes every value, and
 can be read in the dark, by a screen reader, with the keyboard, and on paper.
 
-What kind of folder it is stands in its ``meta.json`` under ``kind``. ``BUILDERS`` has a function for each kind,
-from (folder, meta) to a page: a new kind of results joins by adding one.
+What kind of folder it is stands under ``kind`` in its ``meta.json`` (of an experiment: ``experiment.json``).
+``BUILDERS`` has a function for each kind, from (folder, meta) to a page: a new kind of results joins by adding one.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ _SIGNED = f'<meta name="generator" content="{GENERATOR}">'.encode()
 _HEAD_BYTES = 4096
 """Within so many bytes a report says that it is one."""
 TABLE_FORMATS = ("parquet", "csv")
+DESCRIPTIONS = ("meta.json", "experiment.json")
+"""Where a folder says of what kind it is: that of a run, and that of an experiment."""
 _CLAIMS = {"bound": "at most ", "limit": "about "}
 
 
@@ -166,16 +168,15 @@ def read(folder: Path) -> Page:
     if not folder.is_dir():
         rule = "is a file; name the folder it is in" if folder.exists() else "is not there"
         raise ScenarioError(rule, str(folder))
-    if not (folder / "meta.json").is_file():
+    described = next((folder / name for name in DESCRIPTIONS if (folder / name).is_file()), None)
+    if described is None:
         hint = "name a folder written with --out" if not (folder / MARKER).exists() else "run it again"
         raise ScenarioError(f"holds no results of hooklab (there is no meta.json); {hint}", str(folder))
-    meta = read_json(folder / "meta.json")
+    meta = read_json(described)
     kind = meta.get("kind")
     if not isinstance(kind, str) or kind not in BUILDERS:
         known = ", ".join(BUILDERS)
-        raise ScenarioError(
-            [Problem("kind", kind, f"is none that a report knows ({known})")], str(folder / "meta.json")
-        )
+        raise ScenarioError([Problem("kind", kind, f"is none that a report knows ({known})")], str(described))
     try:
         return BUILDERS[kind](folder, meta)
     except ScenarioError:
@@ -467,8 +468,24 @@ def _trace(folder: Path, meta: Mapping[str, Any]) -> Trace:
     return trace
 
 
+# --------------------------------------------------------------------------- kinds
+
+
+def experiment_page(folder: Path, meta: Mapping[str, Any]) -> Page:
+    """The page of a folder written by an experiment or a plan with ``--out``."""
+    from sim import report_experiment
+
+    return report_experiment.page(folder, meta)
+
+
 BUILDERS: dict[str, Callable[[Path, Mapping[str, Any]], Page]] = {
     "terminating": run_page,
     "steady": run_page,
+    "replication": experiment_page,
+    "comparison": experiment_page,
+    "sweep": experiment_page,
+    "plan": experiment_page,
+    "breaking point": experiment_page,
+    "load": experiment_page,
 }
-"""The builder of the page of each kind of folder, by ``kind`` in its ``meta.json``; a run has its scenario's."""
+"""The builder of the page of each kind of folder, by its ``kind``; a run has its scenario's."""
