@@ -99,18 +99,22 @@ def closed_forms(world: Scenario | Model) -> list[ClosedForm]:
 def beside(result: Result) -> list[Beside]:
     """The closed forms of a finished run, each with the run's own figure.
 
-    A formula about deliveries that have settled is withdrawn if some have not.
+    A formula about deliveries that have settled is withdrawn if some have not. A streamed run has no figures of
+    endpoint groups; what holds for a group alone stands there without.
     """
     forms = closed_forms(result.scenario)
     by_group = any(form.group is not None and form.value is not None for form in forms)
-    by_name: dict[Any, Any] = result.metrics_by("endpoint").to_dict("index") if by_group else {}
+    by_name: dict[Any, Any] = {}
+    if by_group and not result.streamed:
+        by_name = result.metrics_by("endpoint").to_dict("index")
     rows = []
     for form in forms:
         figure = math.nan
         if form.value is not None:
             known: Mapping[str, float] = result.metrics
             if form.group is not None:
-                known = by_name.get(form.group, {})
+                whole = {"unsettled_share": known["unsettled_share"]} if result.streamed else {}
+                known = by_name.get(form.group, whole)
             unsettled = known.get("unsettled_share", math.nan)
             if form.kind in ("exact", "long_run") and unsettled > 0:
                 why = f"the run ended before {shown_share(unsettled)} of the deliveries did"

@@ -18,6 +18,7 @@ import typer
 
 from sim.errors import ScenarioError, nearest
 
+DEFAULT_BACKLOG_LIMIT = 10_000_000
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -49,7 +50,7 @@ def run(
     ] = None,
     backlog_limit: Annotated[
         int, typer.Option(metavar="N", help="Stop, with the figures until then, at so many open deliveries.")
-    ] = 10_000_000,
+    ] = DEFAULT_BACKLOG_LIMIT,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a scenario and print its figures; ``hooklab figures`` tells what they mean."""
@@ -65,7 +66,10 @@ def run(
     if out is not None:
         output.require_replaceable(out)
     used = loaded.seed if seed is None else seed
-    with progress() as stage, _announced(_repeating(scenario, used, overrides or ())) as announce:
+    options = [] if stream is None else ["--stream" if stream else "--no-stream"]
+    if backlog_limit != DEFAULT_BACKLOG_LIMIT:
+        options += ["--backlog-limit", str(backlog_limit)]
+    with progress() as stage, _announced(_repeating(scenario, used, overrides or (), options)) as announce:
 
         def advance(share: float) -> None:
             announce()
@@ -93,8 +97,13 @@ def run(
             tell(f"what to try next: hooklab scenarios {scenario}")
     if out is not None:
         tell(f"written to {out}")
+    from sim import jit
     from sim.shown import shown_duration
 
+    if jit.CACHE_FOLDER is None:
+        tell(
+            "warning: compiled code cannot be kept and is made again at every run; let XDG_CACHE_HOME name a folder"
+        )
     tell(f"took {shown_duration(time.perf_counter() - begun)} in all")
 
 
@@ -218,9 +227,9 @@ def print_json(value: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(value, indent=1, allow_nan=False) + "\n")
 
 
-def _repeating(scenario: str, seed: int, overrides: Iterable[str]) -> str:
+def _repeating(scenario: str, seed: int, overrides: Iterable[str], options: Iterable[str]) -> str:
     """The command that repeats a run to the last bit."""
-    words = ["hooklab", "run", scenario, "--seed", str(seed)]
+    words = ["hooklab", "run", scenario, "--seed", str(seed), *options]
     for text in overrides:
         words += ["--set", text]
     return shlex.join(words)

@@ -440,8 +440,8 @@ def _pools(workers: Sequence[int]) -> Any:
     return pools
 
 
-def prepare() -> None:
-    """Compile the loop, or load it from the cache."""
+def prepare(streaming: bool = False) -> None:
+    """Compile the loop, and what streaming takes beside it, or load them from the cache."""
     from sim.model import build
     from sim.scenario import load
 
@@ -453,7 +453,11 @@ def prepare() -> None:
         "policies": {"c": {"schedule": ["0s"]}},
         "receivers": {"d": {"latency": "0s"}},
     }
-    run(build(load(world)))
+    built = build(load(world))
+    run(built)
+    if streaming:
+        stream(built)
+        compiled_book.copy_streams()(empty(4, compiled_queues.STREAM), empty(8, compiled_queues.STREAM))
 
 
 def run(model: Model, progress: Callable[[int], None] | None = None) -> Columns:

@@ -38,6 +38,7 @@ def of(
         "warmup_s": model.warmup / 1e9,
         "end_s": (ended + 1 if stopped else model.end) / 1e9,  # what happened at the last instant counts
         "stopped": stopped,
+        "backlog_limit": model.most_open,
         "ended_s": ended / 1e9,
         "sample_every_s": _sample_every(model) / 1e9,
         "events": events,

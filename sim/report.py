@@ -329,7 +329,10 @@ def run_page(folder: Path, meta: Mapping[str, Any]) -> Page:
     if figures.get("theory"):
         sections.append(theory_section(figures["theory"]))
     sections.append(Section(name="others", heading="All other figures", tables=[others]))
-    command = shlex.join(["hooklab", "run", "scenario.yaml", "--seed", str(seed)])
+    words = ["hooklab", "run", "scenario.yaml", "--seed", str(seed)]
+    if meta.get("stopped"):
+        words += ["--backlog-limit", str(meta["backlog_limit"])]
+    command = shlex.join(words)
     text = (folder / "scenario.yaml").read_text(encoding="utf-8")
     note = "The same scenario with the same seed gives the same run to the last bit, with either engine."
     sections.append(repeating_section(command, note, [Code(title="scenario.yaml", text=text, folded=True)]))

@@ -242,6 +242,8 @@ def run(
     """
     if engine not in ENGINES:
         raise ScenarioError([Problem("engine", engine, f"must be one of {', '.join(ENGINES)}")])
+    if stream not in (None, True, False):
+        raise ScenarioError([Problem("stream", stream, "must be True, False or None")])
     if stream and engine == "simpy":
         raise ScenarioError("stream needs the compiled engine: drop --engine simpy, or stream")
     try:
@@ -299,6 +301,6 @@ def _engine(
         return "simpy", lambda tell: engine_simpy.run(built, receivers, tell)
     if stream is None:
         stream = expected >= STREAM_FROM
-    engine_compiled.prepare()
+    engine_compiled.prepare(stream)
     go = engine_compiled.stream if stream else engine_compiled.run
     return "compiled", lambda tell: go(built, tell)

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import sim
 from loadtest.cli import main
+from sim import presets
 from sim.histogram import RELATIVE_ERROR
 from tests.test_cli import SCENARIO
 
@@ -95,3 +97,36 @@ def test_a_backlog_beyond_its_limit_is_told(tiny: str, hooklab: Hooklab) -> None
     code, _, err = hooklab("run", tiny, "--backlog-limit", "0")
     assert code == 2
     assert "backlog_limit is 0" in err
+
+
+@pytest.mark.parametrize("name", presets.names("scenarios"))
+def test_every_bundled_scenario_can_be_streamed(name: str, hooklab: Hooklab) -> None:
+    """Figures, closed forms and what repeats the run are told, cut to half of the horizon."""
+    horizon = f"{sim.load(name).horizon // 2 // 10**9}s"
+    code, out, err = hooklab("run", name, "--stream", "--json", "--set", f"horizon={horizon}")
+    assert code == 0
+    printed = json.loads(out)
+    assert printed["streamed"] is True
+    assert printed["metrics"]["deliveries"] > 0
+    assert printed["theory"]
+    assert f"hooklab run {name} --seed {printed['seed']} --stream --set horizon={horizon}" in err
+
+
+def test_the_command_that_repeats_a_run_has_its_options(tiny: str, hooklab: Hooklab, tmp_path: Path) -> None:
+    """Followed to the letter it stops where the run did; so does that of the report."""
+    out = tmp_path / "out"
+    _, first, err = hooklab("run", tiny, "--backlog-limit", "3", "--json", "--out", str(out))
+    words = err.partition("repeat with: hooklab ")[2].splitlines()[0].split()
+    assert "--backlog-limit" in words
+    assert json.loads(hooklab(*words, "--json")[1])["metrics"] == json.loads(first)["metrics"]
+    hooklab("report", str(out))
+    page = (out / "report.html").read_text(encoding="utf-8")
+    assert json.loads(first)["stopped"] == ("--backlog-limit 3" in page)
+
+
+def test_a_cache_that_cannot_be_written_is_told(
+    tiny: str, hooklab: Hooklab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else nobody would know why every run compiles."""
+    monkeypatch.setattr("sim.jit.CACHE_FOLDER", None)
+    assert "XDG_CACHE_HOME" in hooklab("run", tiny)[2]
