@@ -282,7 +282,7 @@ def _flows(scenario: Scenario) -> Iterator[Flow]:
                     rate_per_s=rate,
                     policy=endpoint.policy,
                     retried=retried,
-                    most=rules.run_ends[-1],
+                    most=min(rules.run_ends[-1], model.reachable_attempts(rules, built.end)),
                     served_s=served_s,
                     held_s=(first_s, retry_s),
                     servers=spec.servers,

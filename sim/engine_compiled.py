@@ -31,7 +31,7 @@ from sim import (
 from sim import compiled_records as records
 from sim.compiled_book import empty, longer
 from sim.errors import ScenarioError
-from sim.model import STANDSTILL, Model
+from sim.model import STANDSTILL, Model, reachable_attempts
 from sim.policy import FOREVER, Policy
 from sim.receiver import Receiver
 from sim.streamed import Streamed
@@ -77,23 +77,6 @@ def refuses(model: Model, own_receivers: bool) -> str:
             if reachable_attempts(rules, model.end) > MOST_TIERS:
                 return f"per_tier with more than {MOST_TIERS} tiers (policy {name})"
     return ""
-
-
-def reachable_attempts(rules: Policy, end: int) -> int:
-    """An upper bound of the attempts that one delivery can make until ``end``: gaps take their time."""
-    least = {policy.NO_JITTER: 1.0, policy.ADDITIVE: 1.0, policy.EQUAL: 0.5}.get(rules.jitter, 0.0)
-    if rules.jitter == policy.PLUS_MINUS:
-        least = 1.0 - rules.jitter_amount
-    if rules.retry_after in (policy.CLAMP_MULTIPLES, policy.CLAMP_DURATIONS):
-        least = 0.0  # what a receiver asks for may be shorter than the gap
-    attempts, passed = 0, 0.0
-    for last, gap in zip(rules.run_ends, rules.run_gaps, strict=True):
-        shortest = least * gap
-        fit = last - attempts if shortest <= 0 else min(last - attempts, int((end - passed) // shortest) + 1)
-        if fit < last - attempts:
-            return attempts + max(fit, 0) + 1
-        attempts, passed = last, passed + shortest * fit
-    return attempts
 
 
 # --------------------------------------------------------------------------- records

@@ -199,6 +199,23 @@ def build(
     )
 
 
+def reachable_attempts(rules: Policy, end: int) -> int:
+    """An upper bound of the attempts that one delivery can make until ``end``: gaps take their time."""
+    least = {policy.NO_JITTER: 1.0, policy.ADDITIVE: 1.0, policy.EQUAL: 0.5}.get(rules.jitter, 0.0)
+    if rules.jitter == policy.PLUS_MINUS:
+        least = 1.0 - rules.jitter_amount
+    if rules.retry_after in (policy.CLAMP_MULTIPLES, policy.CLAMP_DURATIONS):
+        least = 0.0  # what a receiver asks for may be shorter than the gap
+    attempts, passed = 0, 0.0
+    for last, gap in zip(rules.run_ends, rules.run_gaps, strict=True):
+        shortest = least * gap
+        fit = last - attempts if shortest <= 0 else min(last - attempts, int((end - passed) // shortest) + 1)
+        if fit < last - attempts:
+            return attempts + max(fit, 0) + 1
+        attempts, passed = last, passed + shortest * fit
+    return attempts
+
+
 def _checked_seed(seed: object) -> int:
     """The seed as a plain int: NumPy's integers would go another way through the dice."""
     try:

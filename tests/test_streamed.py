@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sim
-from sim import compiled_marks, engine_compiled, jit, model, presets, trace
+from sim import advice, compiled_marks, engine_compiled, jit, model, presets, trace
 from sim.histogram import BUCKETS, RELATIVE_ERROR, Histogram, bucket, lowest
 from sim.metrics import latency_by_piece, metrics
 from sim.model import Model
@@ -319,3 +319,13 @@ def test_a_streamed_run_is_saved_with_its_histograms(tmp_path: Any) -> None:
     }  # fmt: skip
     latency = table[table["of"] == "delivery_latency_s"]
     assert ((latency["low_s"] <= 1.0) & (latency["high_s"] >= 1.0)).all()
+
+
+def test_a_schedule_without_end_is_not_taken_for_a_large_run() -> None:
+    """Attempts that time does not allow are not expected: a small run keeps its tables."""
+    endless = ["0s", {"delay": "1m", "times": "forever"}]
+    failing = receiver("1s", {"error": {"probability": 1.0}})
+    result = sim.run(world("0s", drain="1h", receivers=failing, policies=policy(*endless)))
+    assert not result.streamed
+    assert len(result.attempts) == 60
+    assert 60 <= advice.expected_attempts(result.scenario) <= 70
