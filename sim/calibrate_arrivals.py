@@ -168,15 +168,15 @@ def _batches(events: pd.DataFrame) -> tuple[Floats, dict[str, Any], list[Paramet
     return times[order], block, parameters, tuple(warnings), seen
 
 
-def _types(kinds: pd.Series[str]) -> tuple[dict[str, float], list[Parameter]]:
+def _types(kinds: pd.Series[str]) -> tuple[dict[str, int], list[Parameter]]:
     """Weights of event types, and their shares with intervals."""
     counts = kinds.value_counts(sort=False)
     counts = counts[counts > 0]
     total = int(counts.sum())
-    weights = {str(kind): float(count) for kind, count in counts.items()}
+    weights = {str(kind): int(count) for kind, count in counts.items()}
     if len(weights) < 2:
         return weights, []
-    return weights, [proportion(f"events.{kind}", int(count), total) for kind, count in weights.items()]
+    return weights, [proportion(f"events.{kind}", count, total) for kind, count in weights.items()]
 
 
 # --------------------------------------------------------------------------- arrival processes

@@ -71,9 +71,8 @@ def fit_attempts(log: Log, found: Findings) -> tuple[dict[str, Any], ArrivalFit 
     frame = frame[~open_].reset_index(drop=True)
     if frame.empty:
         raise ScenarioError("has no finished attempt", log.name)
-    outages = calibrate_outages.detect(frame, log.window_s)
-    history = _fit_detected(outages, frame, found)
-    calm = frame[~outages.inside]
+    history, inside = _fit_detected(frame, log, found)
+    calm = frame[~inside]
     lost = _lost(calm, found)
     _fit_errors(calm, lost, found)
     latency, unanswered = _fit_latency(calm, lost, found)
@@ -86,24 +85,54 @@ def fit_attempts(log: Log, found: Findings) -> tuple[dict[str, Any], ArrivalFit 
         found.faults.append({"lost_answer": {"probability": share_text(unanswered.value)}})
     if found.faults:
         receiver["faults"] = found.faults
+    elif not (frame["outcome"] == "delivered").any():
+        raise _nothing_delivered(frame, log.name)
     return receiver, _fit_events(log, found), history
 
 
-def _fit_detected(
-    outages: calibrate_outages.Found, frame: pd.DataFrame, found: Findings
-) -> dict[str, Period]:
-    """Fit the outages of each kind that has enough of them; rare kinds are counted with the commonest."""
-    histories = outages.histories
+def _nothing_delivered(frame: pd.DataFrame, name: str) -> ScenarioError:
+    """An error about a log that shows no receiver at work."""
+    counts = ", ".join(f"{outcome} {count:,}" for outcome, count in frame["outcome"].value_counts().items())
+    rule = (
+        f"none of its {len(frame):,} attempts was delivered ({counts}), so it shows neither when receivers are up nor "
+        "how fast; take a longer log, or write the outage by hand"
+    )
+    return ScenarioError(rule, name)
+
+
+def _fit_detected(frame: pd.DataFrame, log: Log, found: Findings) -> tuple[dict[str, Period], Any]:
+    """Fit the outages of each kind that has enough of them; rare kinds are counted with the commonest.
+
+    Gives the history of each endpoint too, and marks of the attempts that fell into an outage. Where nothing was
+    delivered and nothing refused, receivers were never seen up: their errors are errors, and no outage.
+    """
     named = {
         str(name): Period(float(own.min()), float(own.max()), np.empty((0, 2)))
         for name, own in frame.groupby("endpoint", sort=False)["started_s"]
     }
+    if not (frame["outcome"] == "delivered").any():
+        if (frame["outcome"] == "refused").any():
+            raise _nothing_delivered(frame, log.name)
+        found.warnings.append(
+            f"outage: none of the {len(frame):,} attempts was delivered, so receivers that always fail cannot be told "
+            "from one long outage; errors and lost answers are given, and their latency"
+        )
+        return named, np.zeros(len(frame), bool)
+    outages = calibrate_outages.detect(frame, log.window_s)
+    histories = outages.histories
+    lone = int(outages.inside.sum())
+    if not histories and lone:
+        found.warnings.append(
+            f"outage: {lone:,} failed attempt{'s' if lone > 1 else ''} left out: the endpoint was tried at no other "
+            "time, so how long it was down is unknown; take a longer log, or write an outage by hand"
+        )
+        return named, outages.inside
     if not histories:
         found.warnings.append(
             f"outage: no connection was refused, and no {outages.shortest_run} attempts in a row failed (the rule: so "
             "many as independent failures would hardly reach), so none is given"
         )
-        return named
+        return named, outages.inside
     counts = {how: sum(len(p.outages) for p in history.values()) for how, history in histories.items()}
     main = max(counts, key=counts.__getitem__)
     kinds = [how for how, count in counts.items() if how == main or count >= 10]
@@ -114,12 +143,13 @@ def _fit_detected(
     joined = {how: _joined([histories[how], *(histories[r] for r in rare if how == main)]) for how in kinds}
     for how in sorted(kinds, key=lambda how: -counts[how]):
         name = "outage" if len(kinds) == 1 else f"outage {how}"
-        fitted, warnings = calibrate_outages.fit_outages(joined[how], how, name)
+        attempts = sum(outages.attempts[kind] for kind in (how, *(rare if how == main else ())))
+        fitted, warnings = calibrate_outages.fit_outages(joined[how], how, name, attempts=attempts)
         found.warnings += warnings
         if fitted is not None:
             take_outage(fitted, f"receiver.{name}", found)
             found.warnings += calibrate_outages.coarse(outages, fitted, name)
-    return _joined(list(histories.values()))
+    return _joined(list(histories.values())), outages.inside
 
 
 def _joined(histories: list[dict[str, Period]]) -> dict[str, Period]:
@@ -235,7 +265,9 @@ def _fit_latency(calm: pd.DataFrame, lost: Any, found: Findings) -> tuple[Any, P
             f"latency: {whole.complete} answered attempts are too few ({FOR_A_FAMILY} are needed for a family, "
             f"{FEWEST_LATENCIES} for anything), so 0s is given"
         )
-        return "0s", None
+        timeouts = int((calm["outcome"] == "timed_out").sum())
+        known = lost is not None or not timeouts
+        return "0s", None if known else proportion("probability", timeouts, int(kept.sum()))
     fitted = fit_duration(whole, "latency", unanswered=lost is None)
     found.durations.insert(0, fitted)
     found.parameters[:0] = [

@@ -12,6 +12,7 @@ import difflib
 import gzip
 import json
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,6 @@ import numpy as np
 import pandas as pd
 
 from sim.errors import Problem, ScenarioError, nearest
-from sim.policy import OUTCOMES
 
 TIMES = ("started_s", "finished_s", "created_s", "due_s", "processed_s", "served_s")
 COLUMNS = (
@@ -38,14 +38,19 @@ _UNITS = {"_ms": 1e-3, "_us": 1e-6, "_ns": 1e-9}
 _SCALES = ((1e11, 1_000_000_000), (1e14, 1_000_000), (1e17, 1_000), (np.inf, 1))
 """Numbers below the first are times of which one is so many ns: seconds, ms, us, ns since 1970 (or a start)."""
 _ZONE = re.compile(r"(?:Z|[+-]\d\d(?::?\d\d)?)$", re.IGNORECASE)
-_WORDS = {
-    **dict.fromkeys(("delivered", "ok", "success", "succeeded", "true", "up"), "delivered"),
-    **dict.fromkeys(("rejected", "error", "failed", "failure", "false"), "rejected"),
-    **dict.fromkeys(("timed_out", "timeout", "timedout", "time_out", "hang"), "timed_out"),
-    **dict.fromkeys(("refused", "connection_refused", "unreachable", "connect_error"), "refused"),
-    "gone": "gone",
+_SPELLINGS = {
+    "delivered": ("ok", "success", "succeeded", "true", "up"),
+    "rejected": ("error", "failed", "failure", "false"),
+    "timed_out": ("timeout", "timedout", "time_out", "hang"),
+    "refused": ("connection_refused", "unreachable", "connect_error"),
+    "gone": (),
 }
-"""Words for outcomes."""
+"""Outcomes, and other words that logs have for them."""
+_WORDS = {word: outcome for outcome, others in _SPELLINGS.items() for word in (outcome, *others)}
+_KNOWN_WORDS = (
+    "; ".join(f"{outcome}{''.join(f', {word}' for word in others)}" for outcome, others in _SPELLINGS.items())
+    + "; in capitals or not"
+)
 _UP = {"up": True, "ok": True, "true": True, "1": True, "down": False, "false": False, "0": False}
 FORMATS = ".csv, .tsv, .parquet, .ndjson or .jsonl (.gz too, but for Parquet)"
 NANOSECOND = 1e-9
@@ -94,6 +99,7 @@ def read(
         ScenarioError: the log cannot be read, lacks columns, or holds rows that cannot be true; says which.
     """
     frame, deliveries, meta, name = _load(source)
+    _require_distinct(frame.columns, name)
     frame = _chosen(frame, where or {}, name)
     frame = _renamed(frame, columns, name)
     kind = _kind(frame, name)
@@ -223,11 +229,17 @@ def _load_csv(path: Path, name: str) -> pd.DataFrame:
         header = text.readline().rstrip("\n")
     if "\0" in header:
         raise ScenarioError("is no text, though its name says so; name a log in " + FORMATS, name)
-    separator = max(",;\t", key=header.count)
-    frame = pd.read_csv(
-        path, sep=separator, dtype=str, keep_default_na=False, skip_blank_lines=False, index_col=False,
-        encoding="utf-8-sig",
-    )  # fmt: skip
+    as_text: Any = {
+        "sep": max(",;\t", key=header.count),
+        "dtype": str,
+        "keep_default_na": False,
+        "skip_blank_lines": False,
+        "index_col": False,
+        "encoding": "utf-8-sig",
+    }
+    # pandas gives a second column of one name another name, so the names are looked at as they stand
+    _require_distinct(pd.read_csv(path, header=None, nrows=1, **as_text).iloc[0].tolist(), name)
+    frame = pd.read_csv(path, **as_text)
     frame = _numbered(frame, 2)  # the header is row 1
     blank = (frame.drop(columns="row") == "").all(axis=1)
     return frame[~blank]
@@ -249,6 +261,17 @@ def _load_ndjson(path: Path, name: str) -> pd.DataFrame:
             numbers.append(number)
     frame = pd.DataFrame(rows)
     return frame.assign(row=numbers)
+
+
+def _require_distinct(columns: Iterable[Any], name: str) -> None:
+    """Refuse two columns of one name: which of them is meant cannot be told."""
+    counts = Counter(str(column) for column in columns)
+    twice = [column for column, count in counts.items() if count > 1 and column]
+    if twice:
+        rule = (
+            f"has more than one column {' and more than one '.join(twice)}; rename or leave out all but one"
+        )
+        raise ScenarioError(rule, name)
 
 
 def _numbered(frame: pd.DataFrame, first: int) -> pd.DataFrame:
@@ -501,8 +524,8 @@ def _outcomes(frame: pd.DataFrame, name: str) -> pd.Series[str]:
         found = words.map(_WORDS)
         bad = found.isna() & (words != "")
         if bad.any():
-            near = nearest(words[bad].iloc[0], OUTCOMES)
-            rule = f"outcome is {words[bad].iloc[0]!r}{near} (known: {', '.join(OUTCOMES)})"
+            near = nearest(words[bad].iloc[0], _WORDS)
+            rule = f"outcome is {words[bad].iloc[0]!r}{near} (known: {_KNOWN_WORDS})"
             raise _bad_row(frame["row"], bad, rule, name)
         blank = (words == "") & ~open_
         if not blank.any():
@@ -524,7 +547,7 @@ def _outcomes(frame: pd.DataFrame, name: str) -> pd.Series[str]:
     if bad.any():
         rule = (
             f"status is {words[bad].iloc[0]!r}; it must be an HTTP status, 0 or nothing where there was no answer, or "
-            f"a word ({', '.join(OUTCOMES)})"
+            f"a word ({_KNOWN_WORDS})"
         )
         raise _bad_row(frame["row"], bad, rule, name)
     answered = codes.between(100, 599)

@@ -9,6 +9,7 @@ endpoints as alike: what speaks against that is said in warnings.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -22,7 +23,7 @@ from sim.calibrate_durations import Fit, fit_duration
 from sim.calibrate_families import Floats, Sample, sample
 from sim.calibrate_log import Log
 from sim.errors import ScenarioError
-from sim.shown import shown_duration
+from sim.shown import shown_duration, shown_share
 
 FEWEST = 3
 """Complete up times and down times below which no outage is fitted."""
@@ -160,6 +161,8 @@ class Found:
     """By what callers met, refuse, hang or a status: the history of every endpoint."""
     shortest_run: int
     """Failures in a row that count as an outage."""
+    attempts: Mapping[str, int]
+    """By what callers met: the attempts that fell into outages."""
     uncertain_s: float
     """Half of the usual time between the attempts on either side of a beginning or an end, s."""
 
@@ -184,6 +187,7 @@ def detect(frame: pd.DataFrame, window_s: tuple[float, float] | None = None) -> 
     outcome, status = ordered["outcome"].astype(str).to_numpy(), ordered["status"].to_numpy()
     inside = np.zeros(len(failed), bool)
     found: dict[str, dict[int, list[tuple[float, float]]]] = {}
+    attempts: Counter[str] = Counter()
     brackets = []
     for first, stop in zip(edges.tolist(), stops.tolist(), strict=True):
         if not failed[first] or not (refused[first:stop].any() or stop - first >= shortest):
@@ -196,8 +200,9 @@ def detect(frame: pd.DataFrame, window_s: tuple[float, float] | None = None) -> 
         if stop < len(failed) and watch[stop] == watch[first]:
             brackets.append((at[stop] - end) / 2)
             end += brackets[-1]
+        how = _how(outcome[first:stop], status[first:stop])
+        attempts[how] += stop - first
         if end > start:
-            how = _how(outcome[first:stop], status[first:stop])
             found.setdefault(how, {}).setdefault(int(watch[first]), []).append((start, end))
     firsts = np.flatnonzero(np.diff(watch, prepend=-1) != 0)
     lasts = np.append(firsts[1:], len(watch)) - 1
@@ -213,7 +218,7 @@ def detect(frame: pd.DataFrame, window_s: tuple[float, float] | None = None) -> 
         histories = {how: between(history, *window_s) for how, history in histories.items()}
     marks = np.zeros(len(frame), bool)
     marks[frame.index.get_indexer(ordered.index)] = inside
-    return Found(marks, histories, shortest, float(np.median(brackets)) if brackets else 0.0)
+    return Found(marks, histories, shortest, attempts, float(np.median(brackets)) if brackets else 0.0)
 
 
 def _watches(ordered: pd.DataFrame, at: Any, failed: Any) -> tuple[Any, list[str]]:
@@ -290,20 +295,29 @@ class OutageFit:
 
 
 def fit_outages(
-    history: History, how: str, name: str = "outage", forms: tuple[str | None, str | None] = (None, None)
+    history: History,
+    how: str,
+    name: str = "outage",
+    forms: tuple[str | None, str | None] = (None, None),
+    attempts: int = 0,
 ) -> tuple[OutageFit | None, tuple[str, ...]]:
     """Fit up and down times; None where there are too few, and what to know.
 
-    ``forms`` are those of the up and the down times where they have been chosen already.
+    ``forms`` are those of the up and the down times where they have been chosen already; ``attempts``, how many
+    attempts fell into the outages, is told where nothing is fitted.
     """
     ups, downs = durations(history)
     seen = sum(len(period.outages) for period in history.values())
     if min(int(ups.ended.sum()), downs.complete) < FEWEST:
         if not seen:
             return None, ()
+        missed = shown_duration(sum(float(np.diff(period.outages).sum()) for period in history.values()))
+        tries = f" with {attempts:,} failed attempt{'s' if attempts > 1 else ''}" if attempts else ""
         told = (
-            f"{name}: {seen} outages, of which {downs.complete} were seen to the end; at least {FEWEST} up times and "
-            f"{FEWEST} down times must have ended, so no outage is fitted"
+            f"{name}: {seen} outage{'s' if seen > 1 else ''}, of which {downs.complete} seen from beginning to end; at "
+            f"least {FEWEST} up times and {FEWEST} down times must have ended, so no outage is fitted: {missed} of "
+            f"failing ({shown_share(share_down(history))} of the time watched){tries} are left out, and the receiver "
+            "given is up all that time; take a longer log, or write an outage by hand"
         )
         return None, (told,)
     if ups.complete < 1:  # first periods tell the mean, and nothing has both ends

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.cli import tell
+from sim.cli import AsJson, print_json, tell
 from sim.errors import Problem, ScenarioError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.table import Table
 
     from sim.calibrate import FitResult
 
@@ -49,7 +49,7 @@ def fit(
         typer.Option(help="A bundled policy: --out is then a scenario that runs, not blocks only."),
     ] = None,
     picture: Annotated[Path | None, typer.Option(help="File for a picture, .png or .svg.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Fit receiver and producer blocks to a log of attempts, or to a history of outages or checks."""
     from sim import calibrate_output
@@ -68,7 +68,7 @@ def fit(
     for text in result.warnings:
         tell(f"warning: {text}")
     if as_json:
-        sys.stdout.write(json.dumps(result.to_json(), indent=1, allow_nan=False) + "\n")
+        print_json(result.to_json())
     else:
         from sim import tables
 
@@ -95,23 +95,26 @@ def _pairs(texts: Iterable[str]) -> dict[str, str]:
 
 def _shown(result: FitResult) -> list[RenderableType]:
     """Parameters, goodness of fit, and the blocks to paste."""
-    from rich.table import Table
     from rich.text import Text
 
     from sim import calibrate_output, yamlio
 
-    def table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
-        made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-        for number, head in enumerate(heads):
-            made.add_column(head, justify="left" if number == 0 or head == "test" else "right")
-        for row in rows:
-            made.add_row(*row)
-        return made
-
     parts: list[RenderableType] = [
-        table(("parameter", "fitted", "95 % interval", "of"), calibrate_output.table_rows(result))
+        _table(("parameter", "fitted", "95 % interval", "of"), calibrate_output.table_rows(result))
     ]
     if len(result.goodness):
         heads = ("goodness of fit", "test", "statistic", "p")
-        parts += [Text(""), table(heads, calibrate_output.goodness_rows(result))]
+        parts += [Text(""), _table(heads, calibrate_output.goodness_rows(result))]
     return [*parts, Text(""), Text(yamlio.dump(result.blocks()).rstrip(), no_wrap=True)]
+
+
+def _table(heads: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> Table:
+    """A table whose numbers stand on the right."""
+    from sim import tables
+
+    made = tables.blank_table(heads)
+    for column in made.columns[1:]:
+        column.justify = "left" if column.header == "test" else "right"
+    for row in rows:
+        made.add_row(*row)
+    return made

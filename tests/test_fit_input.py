@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from matplotlib.figure import Figure
 
 import sim
 from loadtest.cli import main
-from sim import calibrate_output
+from sim import calibrate_log, calibrate_output
 from sim.errors import ScenarioError
 
 MAP = "started_s=ts,finished_s=end,status=code"
@@ -209,6 +210,21 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
     "no JSON": ("a.ndjson", '{"started_s": 1}\nnope\n', ["row 2"]),
     "no Parquet": ("a.parquet", "PAR1xxxx", ["Parquet"]),
     "no format": ("a.log", "hello", [".csv"]),
+    "nothing but refusals": (
+        "a.csv",
+        f"{HEAD}1,2,refused\n3,4,refused\n5,6,500\n",
+        ["none of its 3 attempts was delivered (refused 2, rejected 1)", "longer log", "by hand"],
+    ),
+    "a header twice": (
+        "a.csv",
+        "started_s,latency_s,latency_s,status\n1,2,3,200\n",
+        ["more than one column latency_s"],
+    ),
+    "a header twice, in quotes": (
+        "a.csv",
+        '"ts";"status";"status"\n1;200;200\n',
+        ["more than one column status"],
+    ),
     "nothing finished": ("a.csv", f"{HEAD}1,,200\n", ["finished"]),
 }  # fmt: skip
 
@@ -357,7 +373,7 @@ ODD: dict[str, dict[str, Any]] = {
     "one attempt": {"count": 1},
     "two attempts": {"count": 2},
     "all rejected": {"code": 500},
-    "all without an answer": {"code": 0},
+    "all timed out": {"code": 0, "end": lambda frame: frame["ts"] + 5.0},
     "all at one instant": {"ts": 5.0, "end": 5.1},
     "no time at all": {"ts": 5.0, "end": 5.0},
     "most in no time": {
@@ -388,3 +404,80 @@ def test_a_failure_with_status_200_is_no_error_200() -> None:
     fit = sim.fit(frame, columns=MAP)
     assert fit.receiver["faults"][0]["error"]["status"] == 500
     assert any("have the status 200" in text for text in fit.warnings)
+
+
+def test_a_frame_with_a_column_twice_is_refused_too() -> None:
+    """Which of two columns of one name is meant cannot be told, in Python as in a file."""
+    twice = attempts().rename(columns={"code": "end"})
+    with pytest.raises(ScenarioError, match="more than one column end;"):
+        sim.fit(twice, columns="started_s=ts,finished_s=end")
+
+
+@pytest.mark.parametrize("column", ["outcome", "status"])
+def test_every_word_that_is_accepted_is_told(column: str) -> None:
+    """The refusal of a word names each that would have done, and each of those is taken, in capitals too."""
+    frame = attempts(12).drop(columns="code")
+    with pytest.raises(ScenarioError) as caught:
+        sim.fit(frame.assign(said="deliverd"), columns=f"started_s=ts,finished_s=end,{column}=said")
+    for known in calibrate_log._WORDS:
+        assert known in re.findall(r"\w+", str(caught.value))
+        said = np.where(np.arange(12) % 2, known.upper(), "OK")
+        sim.fit(frame.assign(said=said), columns=f"started_s=ts,finished_s=end,{column}=said")
+
+
+@pytest.mark.parametrize("codes", [[500], [500, 503, 410], [0], [500, 0]])
+def test_a_log_of_failures_gives_a_receiver_that_fails(codes: list[int]) -> None:
+    """Where nothing was delivered, nothing is in the scenario: errors with their latency, timeouts as lost answers."""
+    at = np.arange(500.0)
+    status = np.resize(codes, 500)
+    took = np.where(status == 0, 5.0, 0.1)
+    fit = sim.fit(pd.DataFrame({"started_s": at, "latency_s": took, "status": status}))
+    assert any("none of the 500 attempts was delivered" in text for text in fit.warnings)
+    if codes == [500]:
+        assert fit.receiver == {
+            "latency": "100ms",
+            "faults": [{"error": {"probability": "100%", "status": 500}}],
+        }
+    run = sim.run(fit.scenario("timepad"), seed=1)
+    assert run.metrics["deliveries"] > 0
+    assert not (run.attempts["outcome"] == "delivered").any()
+
+
+def test_few_successes_among_timeouts_leave_a_receiver_that_fails() -> None:
+    """Too few answers for a latency are no reason to forget the timeouts."""
+    status = np.where(np.isin(np.arange(30), (10, 20)), 200, 0)
+    took = np.where(status == 0, 5.0, 0.1)
+    fit = sim.fit(pd.DataFrame({"started_s": np.arange(30.0), "latency_s": took, "status": status}))
+    assert fit.receiver["faults"] == [{"lost_answer": {"probability": "93.3333%"}}]
+
+
+def test_outages_left_out_are_told_in_numbers(tmp_path: Path) -> None:
+    """One outage of a hundred refusals is no fit: the time, the attempts and what to do are told, in the file too."""
+    at = np.arange(1000.0)
+    refused = (at >= 100) & (at < 200)
+    frame = pd.DataFrame({"started_s": at, "latency_s": 0.1, "status": np.where(refused, "refused", "ok")})
+    fit = sim.fit(frame)
+    assert "faults" not in fit.receiver
+    (told,) = (text for text in fit.warnings if text.startswith("outage: 1 outage,"))
+    # half a second before the first failure until half a second after the last, of 999 s
+    for words in ("100 s of failing (10 %", "100 failed attempts are left out", "longer log", "by hand"):
+        assert words in told
+    fit.save(tmp_path / "r.yaml")
+    assert f"# warning: {told}\n" in (tmp_path / "r.yaml").read_text(encoding="utf-8")
+
+
+def test_an_endpoint_tried_once_and_refused_is_told() -> None:
+    """A refusal without any attempt around it has no length, and is not said to be missing."""
+    two = attempts().assign(endpoint="a")
+    odd = pd.DataFrame({"ts": [5.0], "end": [5.1], "code": ["refused"], "endpoint": ["b"]})
+    told = [text for text in sim.fit(pd.concat((two, odd)), columns=MAP).warnings if "outage" in text]
+    assert len(told) == 1
+    assert "1 failed attempt " in told[0]
+
+
+def test_json_has_the_numbers_of_the_file() -> None:
+    """Blocks are the same text in JSON, whether they come from the result or from the YAML."""
+    frame = attempts().assign(type=lambda f: np.where(np.arange(len(f)) % 3, "paid", "sent"), key="k")
+    fit = sim.fit(frame, columns=MAP)
+    assert json.dumps(fit.to_json()["producer"]["events"]) == '{"sent": 20, "paid": 40}'
+    assert json.dumps(sim.yamlio.parse(sim.yamlio.dump(fit.blocks()), "y")) == json.dumps(fit.blocks())
