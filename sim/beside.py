@@ -96,6 +96,12 @@ def closed_forms(world: Scenario | Model) -> list[ClosedForm]:
     return sorted(rows, key=lambda row: row.value is None)
 
 
+def asked_of_warmup(scenario: Scenario) -> list[str]:
+    """What formulas that apply but for the empty start of a run say about the warm-up they need."""
+    own = [row.why for row in closed_forms(scenario) if row.why.startswith(ask.STARTS_EMPTY)]
+    return list(dict.fromkeys(own))
+
+
 def beside(result: Result) -> list[Beside]:
     """The closed forms of a finished run, each with the run's own figure.
 

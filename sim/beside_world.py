@@ -443,8 +443,12 @@ def _fan_out(scenario: Scenario, producer: str) -> dict[str, int]:
     return found
 
 
+STARTS_EMPTY = "the run starts empty, and a warmup of at least"
+"""How the reason begins that ``start_forgotten`` gives."""
+
+
 def start_forgotten(scenario: Scenario, influence_s: float) -> Iterator[str]:
     """Whether figures are those of the long run, if an empty start has an influence for so long."""
     measured_s = (scenario.horizon - scenario.warmup) / 1e9
     if scenario.warmup / 1e9 < influence_s and measured_s < FORGOTTEN * influence_s:
-        yield f"the run starts empty, and a warmup of at least {shown_duration(influence_s)} is needed to forget it"
+        yield f"{STARTS_EMPTY} {shown_duration(influence_s)} is needed to forget it"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sim import cli
-from sim.errors import Problem, ScenarioError
+from sim.errors import ScenarioError
 
 if TYPE_CHECKING:
     from sim.execution import Progress
@@ -80,7 +80,7 @@ def replicate(
             scenario,
             replications=replications,
             precision=precision,
-            precise=metric or experiment.PRECISE,
+            precise=_precise_figures(metric, precision),
             seed=seed,
             overrides=overrides or (),
             **options,
@@ -116,18 +116,15 @@ def compare(
     """Compare policies, or variants of a scenario, under the same luck."""
     from sim import experiment
 
-    named = [] if policies is None else [name.strip() for name in policies.split(",")]
-    if not all(named):
-        raise ScenarioError([Problem("policies", policies, "has an empty name between commas; write A,B,…")])
     with under_way(jobs, dask, out, table_format) as options:
         found = experiment.compare(
             scenario,
-            policies=named,
+            policies=() if policies is None else policies,
             variants=variant or (),
             baseline=baseline,
             replications=replications,
             precision=precision,
-            precise=metric or experiment.PRECISE,
+            precise=_precise_figures(metric, precision),
             seed=seed,
             overrides=overrides or (),
             **options,
@@ -178,6 +175,16 @@ def sweep(
 
 
 # --------------------------------------------------------------------------- what they share
+
+
+def _precise_figures(metric: list[str] | None, precision: str | None) -> Sequence[str]:
+    """The figures that a precision is about."""
+    from sim import experiment
+    from sim.experiment_session import known_figures
+
+    if metric and precision is None:
+        raise ScenarioError("--metric says what a precision is about: it needs --precision SHARE")
+    return known_figures("--metric", metric) if metric else experiment.PRECISE
 
 
 @contextmanager

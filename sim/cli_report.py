@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from sim import cli
 
 
 def add_to(app: typer.Typer) -> None:
@@ -20,14 +20,13 @@ def report(
     out: Annotated[
         Path | None, typer.Option(help="Where to write the report. Default: report.html in the folder.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    as_json: cli.AsJson = False,
 ) -> None:
     """Write one HTML file with everything a folder of results says: question, figures, pictures, how to repeat it."""
     from sim import report as pages
-    from sim.cli import tell
 
     written = pages.write(folder, out)
     if as_json:
-        sys.stdout.write(json.dumps({"report": str(written)}) + "\n")
+        cli.print_json({"report": str(written)})
     else:
-        tell(f"written to {written}")
+        cli.tell(f"written to {written}")

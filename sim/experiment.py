@@ -89,6 +89,7 @@ def replicate(
             replications=made,
             confidence=intervals.CONFIDENCE,
             warnings=(*under_way.warnings(variants), *narrow),
+            warmup=under_way.warmup(variants),
             runs=runs,
             table=table,
         )
@@ -99,7 +100,7 @@ def replicate(
 def compare(
     scenario: Source,
     *,
-    policies: Sequence[str] = (),
+    policies: str | Sequence[str] = (),
     variants: Sequence[str] | Mapping[str, str | Sequence[str] | Source] = (),
     baseline: str | None = None,
     replications: int | None = None,
@@ -117,21 +118,23 @@ def compare(
     """Compare variants of a scenario, replication by replication under the same luck.
 
     ``policies``: each in turn becomes the policy of every endpoint group that is sent to (groups that poll have no
-    use for one and stay as they are); a bundled one or one of the scenario. ``variants``: ``path=value`` texts,
-    bundled names or paths of scenario files; or a mapping from names to such texts, several of them, or scenarios.
+    use for one and stay as they are); a bundled one or one of the scenario; ``"a,b"`` or a list. ``variants``:
+    ``path=value`` texts, bundled names or paths of scenario files; or a mapping from names to such texts, several of
+    them, or scenarios.
     ``seed`` and ``overrides`` hold for all of them. Without ``policies``, the scenario as it is is one of the variants.
     ``baseline``: the one that the others are held against; default: the first. The rest as in ``replicate``.
 
     Raises:
         ScenarioError: anything wrong with the scenario, a variant or an argument, or a run that could not be finished.
     """
+    overrides, policies = _texts(overrides), _names(policies)
     base = seeded(load(scenario, overrides), seed)
     count, relative = how_many(replications, precision, REPLICATIONS)
     if count < 2:
         raise ScenarioError([Problem("replications", count, "must be at least 2: one pair has no interval")])
     precise = known_figures("precise", precise)
     least = count if relative is None else intervals.LEAST_REPLICATIONS
-    compared = _variants(base, policies, variants, list(overrides))
+    compared = _variants(base, policies, variants, overrides)
     names = [variant.name for variant in compared]
     against = names[0] if baseline is None else baseline
     if against not in names:
@@ -168,6 +171,7 @@ def compare(
             replications=made,
             confidence=intervals.CONFIDENCE,
             warnings=warnings,
+            warmup=under_way.warmup(compared),
             runs=runs,
             table=table,
             variants=tuple(names),
@@ -186,7 +190,7 @@ def compare(
 def sweep(
     scenario: Source,
     *,
-    vary: str | Iterable[str],
+    vary: str | Iterable[str] | Mapping[str, Sequence[Any]],
     replications: int | None = None,
     seed: int | None = None,
     overrides: Iterable[str] = (),
@@ -199,16 +203,19 @@ def sweep(
 ) -> Sweep:
     """Run a scenario at every point of a grid.
 
-    ``vary``: texts such as ``dispatcher.workers=4..16``, see ``sim.variation``; several make a grid.
+    ``vary``: texts such as ``dispatcher.workers=4..16``, see ``sim.variation``; several make a grid. Or a mapping
+    from leaves to lists of their values.
     ``replications`` of each point (default 10; 1 gives no intervals). A run that cannot be finished is a row of
     ``failed``. The rest as in ``replicate``.
 
     Raises:
         ScenarioError: anything wrong with the scenario, a point or an argument; then nothing has been run.
     """
+    overrides = _texts(overrides)
     base = seeded(load(scenario, overrides), seed)
     count, _ = how_many(replications, None, SWEEP_REPLICATIONS)
     grid = variation.axes(vary)
+    variation.require_unset(grid, overrides)
     points = [point(base, texts, values) for texts, values in variation.points(grid)]
     require_different(points)
     with session(
@@ -232,6 +239,7 @@ def sweep(
             replications=count,
             confidence=intervals.CONFIDENCE,
             warnings=under_way.warnings(points),
+            warmup=under_way.warmup(points),
             runs=runs,
             table=table,
             axes={axis.path: axis.values for axis in grid},
@@ -244,6 +252,11 @@ def sweep(
 
 
 # --------------------------------------------------------------------------- arguments
+
+
+def _texts(overrides: str | Iterable[str]) -> list[str]:
+    """Overrides to be read more than once."""
+    return [overrides] if isinstance(overrides, str) else list(overrides)
 
 
 def seeded(scenario: Scenario, seed: int | None) -> Scenario:
@@ -288,7 +301,6 @@ def _variants(
     variants: Sequence[str] | Mapping[str, str | Sequence[str] | Source],
     overrides: Sequence[str],
 ) -> list[Variant]:
-    policies = [policies] if isinstance(policies, str) else policies
     given = variants if isinstance(variants, Mapping) else {text: text for text in variants}
     if not isinstance(variants, Mapping) and len(given) < len(variants):
         raise ScenarioError("a variant stands twice; remove one of them")
@@ -323,6 +335,14 @@ def require_different(variants: Iterable[Variant]) -> None:
                 f"{known[key]} and {variant.name} are the same scenario; leave one of them out"
             )
         known[key] = variant.name
+
+
+def _names(policies: str | Sequence[str]) -> list[str]:
+    """The names in ``"a,b"``, or in a list."""
+    names = [name.strip() for name in policies.split(",")] if isinstance(policies, str) else list(policies)
+    if not all(names):
+        raise ScenarioError([Problem("policies", policies, "has an empty name between commas; write A,B,…")])
+    return names
 
 
 def _with_policy(base: Scenario, name: str) -> Scenario:

@@ -43,8 +43,25 @@ PAIRING = ("attempts_per_delivery", "delivery_latency_s_p90", "delivery_latency_
 """Figures at which it shows whether common luck makes differences steadier."""
 PAIRING_HELPS = 2.0
 """Variance ratio from which it does: with ten replications, chance alone seldom makes as much."""
+GEWEKE = "Geweke's comparison of the first tenth with the last half"
+"""How a warm-up is checked; see ``intervals.settled``."""
 MANY_ATTEMPTS = 1.5
 """Attempts per delivery from which retries are a load of their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmUp:
+    """What came of the check that the ``steady`` scenarios of an experiment are steady after their warm-up."""
+
+    checked: bool
+    """False: for one at least, fewer than two replications have a latency to judge by."""
+    settled: bool | None
+    """Whether no trend shows in any of them; None: not checked. Where one does, a warning tells it."""
+    method: str = GEWEKE
+
+    def to_json(self) -> dict[str, Any]:
+        """As ``--json`` prints it."""
+        return {"method": self.method, "checked": self.checked, "settled": self.settled}
 
 
 @dataclass(frozen=True, repr=False, kw_only=True)
@@ -60,6 +77,8 @@ class Experiment:
     """One row per run: what it is of, replication (from 1), seed, and every figure."""
     table: pd.DataFrame
     """One row per figure: what it is of, metric, mean, low, high, n."""
+    warmup: WarmUp | None = None
+    """Whether the warm-up was checked, and what came of it; None: nothing is ``steady``."""
 
     def to_json(self) -> dict[str, Any]:
         """The experiment as plain values; a figure that does not exist is None."""
@@ -69,6 +88,7 @@ class Experiment:
             "replications": self.replications,
             "confidence": self.confidence,
             "warnings": list(self.warnings),
+            "warmup": None if self.warmup is None else self.warmup.to_json(),
         }
 
     def __repr__(self) -> str:
@@ -247,9 +267,16 @@ def winners_of(table: pd.DataFrame, differences: pd.DataFrame, confidence: float
 def pareto_of(table: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
     """The trade-off of the variants and who is on its front; see ``Comparison.pareto``."""
     means = table.pivot(index="variant", columns="metric", values="mean").loc[list(variants), list(TRADE_OFF)]
-    costs = means.fillna(math.inf).to_numpy()  # the latency of nothing is no latency to have
-    front = [not any((other <= own).all() and (other < own).any() for other in costs) for own in costs]
-    return means.assign(front=front).reset_index().rename_axis(columns=None)
+    return means.assign(front=on_front(means)).reset_index().rename_axis(columns=None)
+
+
+def on_front(costs: pd.DataFrame) -> pd.Series[bool]:
+    """Which rows no other row beats: none is as good in every column and better in one. NaN counts as worst."""
+    values = costs.to_numpy(dtype=float)
+    values = np.where(np.isnan(values), np.inf, values)  # the latency of nothing is no latency to have
+    no_worse = (values[:, None, :] <= values[None, :, :]).all(axis=2)
+    better = (values[:, None, :] < values[None, :, :]).any(axis=2)
+    return pd.Series(~(no_worse & better).any(axis=0), index=costs.index)
 
 
 # --------------------------------------------------------------------------- warnings
@@ -297,21 +324,34 @@ def unsettled_warning(shares: Sequence[float]) -> Iterator[str]:
         )
 
 
+def _after_warm_up(pieces: int, horizon_s: float, warmup_s: float) -> int:
+    """The first of so many pieces of the horizon after the warm-up."""
+    return math.ceil(warmup_s / horizon_s * pieces - 1e-9)
+
+
+def settled_after(settling: np.ndarray[Any, Any], horizon_s: float, warmup_s: float) -> bool | None:
+    """Whether latency over time, a row per replication, shows no trend after the warm-up.
+
+    None: fewer than two rows have a latency.
+    """
+    if not settling.size or np.isfinite(settling).any(axis=1).sum() < 2:
+        return None
+    return intervals.settled(settling[:, _after_warm_up(settling.shape[1], horizon_s, warmup_s) :])
+
+
 def warm_up_warning(settling: np.ndarray[Any, Any], horizon_s: float, warmup_s: float) -> Iterator[str]:
     """That a ``steady`` scenario is not steady after its warm-up: latency over time, a row per replication.
 
     Of a ``terminating`` one there are no series: it is meant to have a start.
     """
-    if len(settling) < 2 or not settling.size:
+    if settled_after(settling, horizon_s, warmup_s) is not False:
         return
     pieces = settling.shape[1]
-    first = math.ceil(warmup_s / horizon_s * pieces - 1e-9)
-    if intervals.settled(settling[:, first:]):
-        return
+    first = _after_warm_up(pieces, horizon_s, warmup_s)
     cut = intervals.settled_from(settling, first)
     lead = (
-        f"latency is not steady after the warmup of {shown_duration(warmup_s)} (Geweke's comparison of the first tenth "
-        f"with the last half, over {len(settling):,} replications)"
+        f"latency is not steady after the warmup of {shown_duration(warmup_s)} ({GEWEKE}, over "
+        f"{len(settling):,} replications)"
     )
     if cut is None:
         yield f"{lead}; it drifts over the whole horizon: lengthen that, or call it kind: terminating"

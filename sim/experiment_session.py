@@ -8,6 +8,7 @@ replications: common random numbers.
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import math
 import os
@@ -21,8 +22,9 @@ import numpy as np
 import pandas as pd
 
 from sim import advice, execution, experiment_results, experiment_store, intervals, output, shown
-from sim.errors import Problem, ScenarioError, nearest
+from sim.errors import Problem, ScenarioError
 from sim.execution import Failure, Job, Outcome, Progress
+from sim.experiment_results import WarmUp
 from sim.experiment_store import Store
 from sim.result import WORTH_COMPILING
 from sim.scenario import Scenario
@@ -34,6 +36,9 @@ FLOORS = {"share": 1e-4, "s": 1e-3, "ratio": 1e-3, "1/s": 1e-3, "count": 0.5, "B
 """Half-widths by unit that are narrow enough whatever the mean: a share of 0.01 % needs no two per cent of it."""
 WORTH_PROCESSES = 2_000_000
 """Attempts from which worker processes pay: fewer are made before these have started."""
+_PARTS = shown.SPREAD.strip("{}").split(",")
+NEAREST = 3
+"""Figures that are told where a name is none."""
 
 
 def replication_seed(seed: int, replication: int) -> int:
@@ -206,18 +211,38 @@ class Session:
             variant = variants[at]
             outcomes = [outcome for _, outcome in self.outcomes(at)]
             unsettled = [outcome.figures["unsettled_share"] for outcome in outcomes]
-            settling = np.array([outcome.settling for outcome in outcomes])
             scenario = variant.scenario
+            settling = self._settling(at)
             for text in (
                 *scenario.warnings(),
                 *experiment_results.unsettled_warning(unsettled),
                 *experiment_results.warm_up_warning(settling, scenario.horizon / 1e9, scenario.warmup / 1e9),
+                *_too_short(scenario),
             ):
                 said.setdefault(text, []).append(variant.name)
         return tuple(
             text if len(names) == len(looked_at) else f"{_first(names)}: {text}"
             for text, names in said.items()
         )
+
+    def _settling(self, at: int) -> np.ndarray[Any, Any]:
+        """Latency over time of the replications of a variant, a row each; empty if it is ``terminating``."""
+        return np.array([outcome.settling for _, outcome in self.outcomes(at)])
+
+    def warmup(self, variants: Sequence[Variant]) -> WarmUp | None:
+        """What came of the check of the warm-up; None: no variant is ``steady``, so there is none."""
+        steady = [at for at, variant in enumerate(variants) if variant.scenario.kind == "steady"]
+        if not steady:
+            return None
+        found = [
+            experiment_results.settled_after(
+                self._settling(at), variants[at].scenario.horizon / 1e9, variants[at].scenario.warmup / 1e9
+            )
+            for at in steady
+        ]
+        if None in found:
+            return WarmUp(checked=False, settled=None)
+        return WarmUp(checked=True, settled=all(found))
 
     def finish(
         self,
@@ -231,6 +256,19 @@ class Session:
 
             drawn = {name: png(draw()) for name, draw in (pictures or {}).items()}
             self.store.finish(tables, told, self.table_format, drawn)
+
+
+def _too_short(scenario: Scenario) -> Iterator[str]:
+    """That a closed form asks for a longer warm-up than a ``steady`` scenario has."""
+    if scenario.kind == "steady":
+        from sim.beside import asked_of_warmup
+
+        for text in asked_of_warmup(scenario):
+            given = shown.shown_duration(scenario.warmup / 1e9)
+            yield (
+                f"{text} (by the closed form of its queue; the scenario has {given}, and the comparison of latency "
+                "over time has little power against so slow a drift)"
+            )
 
 
 def _first(names: Sequence[str]) -> str:
@@ -276,12 +314,15 @@ def known_figures(argument: str, names: Sequence[str]) -> tuple[str, ...]:
     """Names of figures, each of which a run has.
 
     Raises:
-        ScenarioError: one is none; tells the nearest.
+        ScenarioError: one is none; names ``argument`` and tells the nearest.
     """
     for name in names:
         try:
             shown.entry_of(name)
         except KeyError:
-            rule = f"is no figure{nearest(name, shown.MEANINGS)} (hooklab figures lists them)"
+            known = [entry.replace(shown.SPREAD, part) for entry in shown.MEANINGS for part in _PARTS]
+            near = difflib.get_close_matches(str(name), dict.fromkeys(known), n=NEAREST, cutoff=0.3)
+            asked = f"; did you mean {' or '.join(near)}?" if near else ""
+            rule = f"must be a figure of a run{asked} (hooklab figures lists them)"
             raise ScenarioError([Problem(argument, name, rule)]) from None
     return tuple(names)

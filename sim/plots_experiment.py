@@ -6,11 +6,10 @@ import math
 from typing import TYPE_CHECKING
 
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from sim.experiment_results import TRADE_OFF
-from sim.plots_style import TEXT, TITLE, Picture
-from sim.shown import shown
+from sim.plots_style import TEXT, TITLE, Picture, dress, figure_axis
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,13 +33,15 @@ def trade_off(comparison: Comparison) -> Figure:
     for panel, name in zip(figure.subplots(1, len(others)), others, strict=True):
         against(comparison, across, name, panel)
     title = f"{comparison.scenario}: {comparison.replications:,} replications, seed {comparison.seed}"
-    note = "filled: on the Pareto front of all four; bars: 95 % intervals; less is better everywhere"
+    bars = f"bars: {comparison.confidence * 100:g} % intervals"
+    note = f"filled: on the Pareto front of all four; {bars}; less is better everywhere"
     figure.suptitle(f"{title}\n{note}", fontsize=TITLE, parse_math=False)
     return figure
 
 
 def against(comparison: Comparison, across: str, up: str, ax: Axes) -> None:
     """One figure of ``TRADE_OFF`` against another: a point per variant, filled if it is on the front."""
+    dress(ax, "", LABELS[across], LABELS[up])
     front = dict(zip(comparison.pareto["variant"], comparison.pareto["front"], strict=True))
     means = []
     for variant in comparison.variants:
@@ -55,13 +56,9 @@ def against(comparison: Comparison, across: str, up: str, ax: Axes) -> None:
             variant, (x.mean, y.mean), (7, 7), textcoords="offset points", fontsize=TEXT, parse_math=False
         )
         means.append(x.mean)
-    ax.set_xlabel(LABELS[across], fontsize=TEXT)
-    ax.set_ylabel(LABELS[up], fontsize=TEXT)
     if means and min(means) > 0 and max(means) > _FAR * min(means):
         ax.set_xscale("log")
         ax.xaxis.set_minor_locator(NullLocator())
-    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(across, value) if value >= 0 else ""))
-    ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown(up, value) if value >= 0 else ""))
+    figure_axis(ax.xaxis, across)
+    figure_axis(ax.yaxis, up)
     ax.margins(0.3, 0.15)  # room for the names
-    ax.grid(color="0.9")
-    ax.tick_params(labelsize=TEXT - 1)

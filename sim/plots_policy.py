@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pandas as pd
 
 from sim.errors import Problem, ScenarioError
+from sim.experiment_results import TRADE_OFF, on_front
 from sim.plots_style import (
     SIZE,
     TEXT,
@@ -30,13 +30,12 @@ from sim.policy import FOREVER
 from sim.shown import ENDLESS, shown, shown_duration
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from sim.blocks_policy import PolicyBlock
 
-TRADED = ("lost_share", "delivery_latency_s_p99", "duplicates_per_delivery", "attempts_per_delivery")
-"""What policies trade, of which less is better: loss, latency, duplicates, receiver load."""
 ROW_IN = 0.27
 """Height of a policy in a picture of timelines, inches."""
 FEW = 12
@@ -148,23 +147,19 @@ def _told(runs: Runs) -> str:
 # --------------------------------------------------------------------------- trade-offs
 
 
-def pareto(frame: pd.DataFrame, columns: Sequence[str] = TRADED) -> pd.Series[bool]:
+def pareto(frame: pd.DataFrame, columns: Sequence[str] = TRADE_OFF) -> pd.Series[bool]:
     """Which rows no other row beats: none is as good in every column and better in one. NaN counts as worst."""
-    values = frame[list(columns)].to_numpy(dtype=float)
-    values = np.where(np.isnan(values), np.inf, values)
-    no_worse = (values[:, None, :] <= values[None, :, :]).all(axis=2)
-    better = (values[:, None, :] < values[None, :, :]).any(axis=2)
-    return pd.Series(~(no_worse & better).any(axis=0), index=frame.index)
+    return on_front(frame[list(columns)])
 
 
 def trade_off(
     frame: pd.DataFrame,
     ax: Axes | None = None,
     *,
-    loss: str = TRADED[0],
-    latency: str = TRADED[1],
-    duplicates: str = TRADED[2],
-    load: str = TRADED[3],
+    loss: str = TRADE_OFF[0],
+    latency: str = TRADE_OFF[1],
+    duplicates: str = TRADE_OFF[2],
+    load: str = TRADE_OFF[3],
 ) -> Axes:
     """Loss against latency, a number for each policy; the list beside it has duplicates and receiver load.
 
@@ -218,7 +213,7 @@ def trade_off(
     return ax
 
 
-def trade_off_panels(frame: pd.DataFrame, columns: Sequence[str] = TRADED) -> Figure:
+def trade_off_panels(frame: pd.DataFrame, columns: Sequence[str] = TRADE_OFF) -> Figure:
     """A row of points for each policy in four panels side by side; filled points are on the Pareto front.
 
     Raises:

@@ -163,8 +163,8 @@ def time_ticks(axis: Axis, low_s: float, high_s: float) -> None:
 
 
 def figure_axis(axis: Axis, name: str) -> None:
-    """Label an axis with values of a figure of a run as its tables show them."""
-    axis.set_major_formatter(FuncFormatter(lambda value, _: shown(name, value)))
+    """Label an axis with values of a figure of a run as its tables show them; none is below 0."""
+    axis.set_major_formatter(FuncFormatter(lambda value, _: shown(name, value) if value >= 0 else ""))
 
 
 def figure_label(name: str) -> str:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim.errors import Problem, ScenarioError
-from sim.output import MARKER
+from sim.output import MARKER, TABLE_FORMATS
 from sim.shown import MEANINGS, entry_of, shown, shown_duration
 
 if TYPE_CHECKING:
@@ -37,7 +37,6 @@ GENERATOR = "hooklab report"
 _SIGNED = f'<meta name="generator" content="{GENERATOR}">'.encode()
 _HEAD_BYTES = 4096
 """Within so many bytes a report says that it is one."""
-TABLE_FORMATS = ("parquet", "csv")
 DESCRIPTIONS = ("meta.json", "experiment.json")
 """Where a folder says of what kind it is: that of a run, and that of an experiment."""
 _CLAIMS = {"bound": "at most ", "limit": "about "}

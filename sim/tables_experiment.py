@@ -15,7 +15,7 @@ from sim.intervals import Interval
 from sim.shown import MISSING, shown, shown_share, unit
 
 if TYPE_CHECKING:
-    from sim.experiment_results import Comparison, Experiment, Replicated, Sweep
+    from sim.experiment_results import Comparison, Experiment, Replicated, Sweep, WarmUp
 
 FIGURES = {
     "lost": "lost_share",
@@ -122,7 +122,18 @@ def _lead(found: Experiment) -> list[RenderableType]:
         "1 replication: no intervals" if found.replications == 1 else f"{found.replications:,} replications"
     )
     parts.append(Text(f"seed {found.seed}, {made}, {len(found.runs):,} runs"))
+    if found.warmup is not None:
+        parts.append(Text(_warmup(found.warmup)))
     return parts
+
+
+def _warmup(check: WarmUp) -> str:
+    if not check.checked:
+        return "warmup not checked: that takes two replications with a latency"
+    came = (
+        "latency is steady after it" if check.settled else "latency is not steady after it, see the warning"
+    )
+    return f"warmup checked: {came} ({check.method})"
 
 
 def _interval_head(found: Experiment) -> str:

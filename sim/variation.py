@@ -10,15 +10,17 @@ as many as tell them apart.
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sim import yamlio
 from sim.errors import Problem, ScenarioError, path_of, shown
 from sim.fields import (
+    UNITS_NS,
     Nanoseconds,
     format_duration,
     format_rate,
@@ -88,7 +90,11 @@ def axis(text: str) -> Axis:
     path = path_of(keys)
     if path == "seed":
         raise _refused("seed", given, "is what replications vary; use --replications N")
-    texts = _listed(path, given)
+    return _axis(path, given, _listed(path, given))
+
+
+def _axis(path: str, given: object, texts: Sequence[str]) -> Axis:
+    """A leaf and its values, none of them twice."""
     known: dict[Any, str] = {}
     for value, written in zip(Axis(path, tuple(texts)).values, texts, strict=True):
         key = repr(value)
@@ -103,18 +109,20 @@ def axis(text: str) -> Axis:
     return Axis(path, tuple(texts))
 
 
-def axes(texts: Iterable[str]) -> tuple[Axis, ...]:
-    """Read several; their grid has every combination.
+def axes(vary: str | Iterable[str] | Mapping[str, Sequence[Any]]) -> tuple[Axis, ...]:
+    """Read several; their grid has every combination. A mapping has lists of values by path.
 
     Raises:
         ScenarioError: there is none, one is wrong, two vary one leaf, or the grid is too large.
     """
-    texts = [texts] if isinstance(texts, str) else list(texts)
-    if not texts:
+    if isinstance(vary, Mapping):
+        found = tuple(_of_values(path, values) for path, values in vary.items())
+    else:
+        found = tuple(axis(text) for text in ([vary] if isinstance(vary, str) else vary))
+    if not found:
         raise ScenarioError(
             "nothing is varied; give --vary PATH=V1,V2,… or PATH=A..B, such as dispatcher.workers=4..16"
         )
-    found = tuple(axis(text) for text in texts)
     for one, other in itertools.combinations(found, 2):
         if one.path == other.path:
             raise ScenarioError(f"--vary {one.path} stands twice; give all its values in one")
@@ -125,6 +133,44 @@ def axes(texts: Iterable[str]) -> tuple[Axis, ...]:
     return found
 
 
+def _of_values(path: str, values: object) -> Axis:
+    """A leaf and its values as Python has them; a text is what ``--vary`` has after the path."""
+    if not isinstance(path, str) or "=" in path:
+        raise ScenarioError([Problem("vary", path, "must be the path of a leaf, such as dispatcher.workers")])
+    if isinstance(values, str):
+        return axis(f"{path}={values}")
+    if not isinstance(values, Iterable) or isinstance(values, Mapping):
+        raise _refused(path, values, "must be a list of values")
+    listed = list(values)
+    if not listed:
+        raise _refused(path, None, "has no value; give a list of them")
+    return _axis(axis(f"{path}=0").path, listed, [_written(path, value) for value in listed])
+
+
+def _written(path: str, value: object) -> str:
+    """A value as a text of ``--set``."""
+    if isinstance(value, str):
+        return value
+    plain = value.item() if hasattr(value, "item") else value  # a number of numpy
+    try:
+        return json.dumps(plain, ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError):
+        raise _refused(path, str(value), "must be a value that a scenario file can have") from None
+
+
+def require_unset(grid: Iterable[Axis], overrides: Iterable[str]) -> None:
+    """Refuse what is set and varied: at no point would the value that is set remain.
+
+    Raises:
+        ScenarioError: an override is of a varied leaf, or lies below one.
+    """
+    paths = [path_of(split(text)[0]) for text in overrides]
+    for one in grid:
+        for path in paths:
+            if path == one.path or path.startswith(f"{one.path}."):
+                raise ScenarioError(f"--set {path} is undone by --vary {one.path}; leave one of them out")
+
+
 def points(grid: Sequence[Axis]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
     """Every combination, the last axis fastest: the ``path=value`` texts, and the values by path."""
     columns = [list(zip(one.texts, one.values, strict=True)) for one in grid]
@@ -133,7 +179,7 @@ def points(grid: Sequence[Axis]) -> Iterator[tuple[tuple[str, ...], dict[str, An
         yield texts, {one.path: value for one, (_, value) in zip(grid, chosen, strict=True)}
 
 
-def _refused(path: str, given: str, rule: str) -> ScenarioError:
+def _refused(path: str, given: object, rule: str) -> ScenarioError:
     return ScenarioError([Problem(f"vary {path}", given, rule)])
 
 
@@ -231,6 +277,15 @@ def _percent(text: str) -> float:
     return parse_share(text)
 
 
+def _duration(ns: int) -> str:
+    """A duration in the unit that fits: as many whole ones, or, from 1,000 on, with a point where that is exact."""
+    whole = format_duration(Nanoseconds(ns))
+    if int(whole.rstrip("dhmnsu")) < 1000:
+        return whole
+    texts = (f"{ns / size:.9g}{unit}" for unit, size in UNITS_NS.items() if unit != "w" and size <= ns)
+    return next(text for text in (*texts, whole) if "e" not in text and parse_duration(text) == ns)
+
+
 def _plain(value: float) -> str:
     return shown(int(value) if value == int(value) else value)
 
@@ -239,7 +294,7 @@ _KINDS: tuple[tuple[Callable[[str], float], Callable[[float], str]], ...] = (
     (_number, _plain),
     (_percent, format_share),
     (parse_rate, format_rate),
-    (parse_duration, lambda ns: format_duration(Nanoseconds(round(ns)))),
+    (parse_duration, lambda ns: _duration(round(ns))),
     (parse_size, lambda size: f"{round(size)}B"),
 )
 """How the ends of a range are read, and what lies between them written."""

@@ -151,6 +151,31 @@ def test_json_is_one_object_and_all_else_goes_to_stderr(
     assert "repeat with: hooklab" in err
 
 
+@pytest.mark.parametrize(
+    ("words", "line", "check"),
+    [
+        (["--set", "kind=steady"], "warmup checked: latency is steady after it (Geweke", (True, True)),
+        (["--set", "kind=steady", "--replications", "1"], "warmup not checked", (False, None)),
+        ([], "", None),
+    ],
+)
+def test_the_check_of_a_warm_up_is_told(
+    tiny: str,
+    hooklab: Callable[..., tuple[int, str, str]],
+    words: list[str],
+    line: str,
+    check: tuple[bool, bool | None] | None,
+) -> None:
+    """By its method and what came of it; a scenario that is meant to have a start has none."""
+    call = ("replicate", tiny, "--replications", "5", *words)
+    _, out, _ = hooklab(*call)
+    assert line in out
+    assert ("warmup" in out) == bool(line)
+    told = json.loads(hooklab(*call, "--json")[1])["warmup"]
+    assert (told and (told["checked"], told["settled"])) == check
+    assert told is None or "Geweke" in told["method"]
+
+
 def test_a_sweep_with_a_point_that_breaks_ends_with_one(
     tiny: str, hooklab: Callable[..., tuple[int, str, str]]
 ) -> None:
@@ -177,6 +202,13 @@ def test_a_sweep_with_a_point_that_breaks_ends_with_one(
         (["compare", "--policies", "mine,timepat"], "did you mean timepad?"),
         (["replicate", "--precision", "x"], "must be a share"),
         (["replicate", "--format", "csv"], "it needs --out"),
+        (["replicate", "--metric", "lost_share"], "it needs --precision"),
+        (
+            ["replicate", "--precision", "5%", "--metric", "latency_p99"],
+            "--metric is latency_p99; must be a figure of a run; did you mean delivery_latency_s_p99 or",
+        ),
+        (["compare", "--policies", "mine,timepad", "--metric", "lost_share"], "it needs --precision"),
+        (["sweep", "--vary", "horizon=1m,2m", "--set", "horizon=1m"], "undone by --vary horizon"),
         (["replicate", "--jobs", "2", "--dask", "tcp://127.0.0.1:1"], "give one of them"),
         (["replicate", "--jobs", "0"], "must be a number of processes"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import math
 from pathlib import Path
 from typing import Any
@@ -163,11 +164,21 @@ QUEUE = {
 def test_a_warm_up_that_is_too_short_is_told_with_a_longer_one() -> None:
     """An M/M/1 at 90 % forgets its empty start in half a minute or so."""
     short = experiment.replicate({**QUEUE, "warmup": "1s"}, replications=100)
-    (told,) = short.warnings
+    told = next(text for text in short.warnings if "not steady" in text)
     assert "latency is not steady after the warmup of 1 s" in told
     assert "raise warmup to that at least" in told
+    assert short.warmup == experiment_results.WarmUp(checked=True, settled=False)
     long = experiment.replicate({**QUEUE, "warmup": "80s"}, replications=100)
-    assert not long.warnings
+    assert not any("not steady" in text for text in long.warnings)
+    assert long.warmup == experiment_results.WarmUp(checked=True, settled=True)
+
+
+def test_a_closed_form_that_asks_for_a_longer_warm_up_is_told() -> None:
+    """The bound beside a run, where the statistical check has not enough to see."""
+    short = experiment.replicate({**QUEUE, "warmup": "80s"}, replications=2)
+    assert any("a warmup of at least" in text and "has 80 s" in text for text in short.warnings)
+    enough = experiment.replicate({**QUEUE, "warmup": "10m", "horizon": "12m"}, replications=2)
+    assert not any("a warmup of at least" in text for text in enough.warnings)
 
 
 def test_a_queue_that_grows_for_ever_is_told_to_have_no_steady_state() -> None:
@@ -180,7 +191,9 @@ def test_a_queue_that_grows_for_ever_is_told_to_have_no_steady_state() -> None:
 
 def test_a_terminating_scenario_needs_no_warm_up() -> None:
     """The same start, meant to be one."""
-    assert not experiment.replicate({**QUEUE, "kind": "terminating"}, replications=20).warnings
+    found = experiment.replicate({**QUEUE, "kind": "terminating"}, replications=20)
+    assert not found.warnings
+    assert found.warmup is None
 
 
 # --------------------------------------------------------------------------- compare
@@ -398,6 +411,24 @@ def test_points_are_checked_before_any_runs(monkeypatch: pytest.MonkeyPatch) -> 
         experiment.sweep(WORLD, vary="dispatcher.workers=4,2,0")
 
 
+def test_python_takes_policies_and_leaves_as_the_command_line_does() -> None:
+    """A text with commas, and a mapping from leaves to values."""
+    named = experiment.compare(WORLD, policies="m, patient", replications=2)
+    pd.testing.assert_frame_equal(
+        named.runs, experiment.compare(WORLD, policies=["m", "patient"], replications=2).runs
+    )
+    assert named.warnings == experiment.compare(WORLD, policies=["m", "patient"], replications=2).warnings
+    swept = experiment.sweep(WORLD, vary={"endpoints.e.count": [1, 2]}, replications=1)
+    told = experiment.sweep(WORLD, vary="endpoints.e.count=1,2", replications=1)
+    pd.testing.assert_frame_equal(swept.runs, told.runs)
+
+
+def test_the_picture_of_a_comparison_names_its_confidence(calm: experiment.Comparison) -> None:
+    """And not one of its own."""
+    wide = dataclasses.replace(calm, confidence=0.9)
+    assert "bars: 90 % intervals" in wide.plot().get_suptitle()
+
+
 # --------------------------------------------------------------------------- bad input
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
@@ -409,7 +440,7 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     (
         "replicate",
         {"precision": "2%", "precise": ["lost"]},
-        "precise is lost; is no figure; did you mean lost_share?",
+        "precise is lost; must be a figure of a run; did you mean lost_share",
     ),
     ("replicate", {"figures": ["delivery_latency_p99"]}, "did you mean delivery_latency_s"),
     ("replicate", {"seed": -1}, "seed is -1; must be at least 0"),
@@ -423,7 +454,13 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("compare", {"variants": ["policies.m.timeout=1s"]}, "are the same scenario"),
     ("compare", {"variants": ["policies.m.timeot=1s"]}, "did you mean timeout?"),
     ("compare", {"variants": ["nowhere.yaml"]}, "there is no such file"),
+    ("compare", {"policies": "m,,patient"}, "has an empty name between commas"),
     ("sweep", {"vary": []}, "nothing is varied"),
+    (
+        "sweep",
+        {"vary": "horizon=1m,2m", "overrides": "horizon=3m"},
+        "--set horizon is undone by --vary horizon",
+    ),
     ("sweep", {"vary": "policies.m.timeot=1s,2s"}, "did you mean timeout?"),
     ("sweep", {"vary": "policies.n.timeout=1s,2s"}, "--vary policies.n.timeout: n is not in policies"),
     ("sweep", {"vary": "dispatcher.workers=4,x"}, "dispatcher.workers is x"),

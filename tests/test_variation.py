@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sim import variation
 from sim.errors import ScenarioError
+from sim.fields import parse_duration
 
 TABLE: dict[str, tuple[list[str], list[Any]]] = {
     # whole numbers, one by one
@@ -23,12 +25,15 @@ TABLE: dict[str, tuple[list[str], list[Any]]] = {
     "a=0%..10%/3": (["0%", "5%", "10%"], [0.0, 0.05, 0.1]),
     "a=1kB..3kB/3": (["1kB", "2000B", "3kB"], [1000, 2000, 3000]),
     # four digits, or as many as tell neighbours apart
-    "a=1s..1000s/3log": (["1s", "31620ms", "1000s"], [1.0, 31.62, 1000.0]),
+    "a=1s..1000s/3log": (["1s", "31.62s", "1000s"], [1.0, 31.62, 1000.0]),
     "a=1000.0..1001.0/4": (
         ["1000.0", "1000.33", "1000.67", "1001.0"],
         [1000.0, 1000.33, 1000.67, 1001.0],
     ),
     "a=0.0..2.0/5": (["0.0", "0.5", "1", "1.5", "2.0"], [0.0, 0.5, 1.0, 1.5, 2.0]),
+    # in the unit that fits
+    "a=100ms..1s/3log": (["100ms", "316.2ms", "1s"], [0.1, 0.3162, 1.0]),
+    "a=90s..91s/3": (["90s", "90.5s", "91s"], [90.0, 90.5, 91.0]),
     # by equal factors
     "a=1s..100s/3log": (["1s", "10s", "100s"], [1.0, 10.0, 100.0]),
     "a=1..1000/4log": (["1", "10", "100", "1000"], [1, 10, 100, 1000]),
@@ -111,6 +116,52 @@ def test_several_make_a_grid_with_the_last_fastest() -> None:
         (("a=2", "b=x"), {"a": 2, "b": "x"}),
         (("a=2", "b=y"), {"a": 2, "b": "y"}),
     ]
+
+
+def test_a_mapping_has_lists_of_values_by_path() -> None:
+    """As the texts say it; a text in a list is one value, and one in place of a list is read like that of an option."""
+    told = variation.axes(["a=1,2.5", 'b."x.y"=[0s, "1,2"],off', "c=true", "d=1..3"])
+    made = variation.axes(
+        {"a": [1, 2.5], 'b."x.y"': ['[0s, "1,2"]', "off"], "c": (True,), "d": "1..3"},
+    )
+    assert made == told
+    assert variation.axes({"a": [["0s", "1s"]]})[0].texts == ('["0s", "1s"]',)
+    assert variation.axes({"a": np.array([1, 2])})[0].values == (1, 2)
+
+
+@pytest.mark.parametrize(
+    ("vary", "rule"),
+    [
+        ({}, "nothing is varied"),
+        ({"a": []}, "vary a has no value"),
+        ({"a": 4}, "must be a list of values"),
+        ({"a": [1, 1]}, "1 stands twice"),
+        ({"a": [object()]}, "must be a value that a scenario file can have"),
+        ({"a": [float("nan")]}, "must be a value that a scenario file can have"),
+        ({1: [1]}, "must be the path of a leaf"),
+        ({"seed": [1, 2]}, "use --replications"),
+        ({"a=1": [1, 2]}, "must be the path of a leaf"),
+    ],
+)
+def test_a_slip_in_a_mapping_is_refused(vary: Any, rule: str) -> None:
+    """With the path and the rule."""
+    with pytest.raises(ScenarioError, match=rule):
+        variation.axes(vary)
+
+
+def test_what_is_set_is_not_varied_too() -> None:
+    """Neither the leaf nor what lies below one; a neighbour and what lies above may be set."""
+    grid = variation.axes(["a.b=1,2"])
+    for undone in ("a.b=3", "a.b.c=3", '"a"."b"=3'):
+        with pytest.raises(ScenarioError, match=r"is undone by --vary a\.b"):
+            variation.require_unset(grid, [undone])
+    variation.require_unset(grid, ["a.bc=3", "a.c=3", "a={b: 3, c: 4}"])
+
+
+@given(st.integers(1, 10**18))
+def test_a_duration_is_written_without_a_change_of_value(ns: int) -> None:
+    """To the nanosecond, whatever its unit."""
+    assert parse_duration(variation._duration(ns)) == ns
 
 
 def test_no_leaf_one_leaf_twice_and_too_many_points_are_refused() -> None:
