@@ -329,8 +329,8 @@ def advance(
                     o_end, ends, wakes, lanes, tiers, streams, deliveries, attempts, book, slot,
                 )  # fmt: skip
             run.dispatching = 0
-            if run.pending != 0:
-                continue
+            if run.pending != 0 or (run.open == 0 and run.producing == 0):
+                continue  # a release lets others start; or the last delivery turned out to have vanished
             end_time = at(ends, 0).time if run.ends > 0 else FOREVER
             wake_time = at(wakes, 0).time if run.wakes > 0 else FOREVER
             soonest = min(fixed, min(end_time, wake_time))

@@ -19,6 +19,7 @@ from sim import engine_compiled, engine_simpy, model, presets, trace
 from sim.metrics import metrics
 from sim.scenario import Scenario
 from sim.trace import ATTEMPT_COLUMNS, DELIVERY_COLUMNS, EVENT_COLUMNS, POLL_COLUMNS, Columns
+from tests.tiny import receiver, world
 
 TABLES = {
     "events": EVENT_COLUMNS,
@@ -323,6 +324,22 @@ def test_many_generated_worlds_are_equal(part: int) -> None:
     """Ten thousand more, from fixed seeds."""
     for seed in range(500 * part, 500 * (part + 1)):
         assert_world_equal(random.Random(seed))
+
+
+def test_a_run_ends_when_its_last_delivery_vanishes() -> None:
+    """Nothing is left when the object of the last delivery is gone as its attempt would start: both end there."""
+    scenario = sim.load(
+        world(
+            "0s", "1s",
+            producers={"p": {"arrivals": {"at": ["0s", "1s"]}, "objects": {"deleted_after": "2s"}}},
+            receivers=receiver("5s"), dispatcher={"workers": 1, "queue_holds": "id"},
+        )
+    )  # fmt: skip
+    assert_equal(scenario)
+    columns = engine_compiled.run(model.build(scenario.model_copy(update={"horizon": 4 * 10**9})))
+    assert columns.ended == 5 * 10**9
+    streamed = engine_compiled.stream(model.build(scenario.model_copy(update={"horizon": 4 * 10**9})))
+    assert streamed.meta["ended_s"] == 5.0
 
 
 def test_a_difference_is_told_by_its_first_row() -> None:
