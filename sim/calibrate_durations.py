@@ -31,6 +31,7 @@ from sim.calibrate_families import (
     uniforms,
     with_unanswered,
 )
+from sim.intervals import proportion_interval
 from sim.shown import shown_duration
 
 LEVEL = 0.95
@@ -530,7 +531,6 @@ def share_text(share: float) -> str:
 
 
 def proportion(name: str, hits: int, count: int) -> Parameter:
-    """A share with its exact binomial interval (Clopper and Pearson, Biometrika 26 (1934), 404-413)."""
-    low = float(stats.beta.ppf((1 - LEVEL) / 2, hits, count - hits + 1)) if hits else 0.0
-    high = float(stats.beta.ppf((1 + LEVEL) / 2, hits + 1, count - hits)) if hits < count else 1.0
-    return Parameter(name, hits / count if count else math.nan, low, high, "share", count)
+    """A share with its exact binomial interval: the attempts of a log are taken for independent."""
+    found = proportion_interval(hits, count, LEVEL)
+    return Parameter(name, found.mean, found.low, found.high, "share", count)

@@ -6,7 +6,6 @@ A file is made beside its place and moved there. One that is there already is re
 from __future__ import annotations
 
 import tempfile
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,18 +46,11 @@ def save_picture(result: FitResult, path: Path) -> None:
         ScenarioError: the file must not be replaced, cannot be made, or is to be of another format.
     """
     require_picture(path)
-    import io
+    from sim.calibrate_picture import picture
+    from sim.plots_style import png, svg
 
-    buffer = io.BytesIO()
     kind = path.suffix.lower()
-    about = {PICTURES[kind]: MARK, **({"Date": None} if kind == ".svg" else {})}
-    with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="Glyph"
-        )  # a name whose script the font lacks is drawn as boxes
-        figure = result.plot()
-        figure.savefig(buffer, format=kind[1:], dpi=120, metadata=about)  # type: ignore[union-attr]
-    _write(path, buffer.getvalue())
+    _write(path, (svg if kind == ".svg" else png)(picture(result), {PICTURES[kind]: MARK}))
 
 
 def require_policy(policy: str | None) -> None:

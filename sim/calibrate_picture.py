@@ -9,10 +9,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from sim.calibrate_durations import Fit, kaplan_meier
-from sim.plots_style import TEXT, TITLE, Picture
+from sim.plots_style import Picture, dress, legend, time_ticks
 from sim.shown import shown_share
 
 if TYPE_CHECKING:
@@ -21,25 +21,6 @@ if TYPE_CHECKING:
     from sim.calibrate import FitResult
 
 POINTS = 400
-TICKS = {
-    1e-6: "1 μs",
-    1e-5: "10 μs",
-    1e-4: "100 μs",
-    1e-3: "1 ms",
-    1e-2: "10 ms",
-    0.1: "100 ms",
-    1.0: "1 s",
-    10.0: "10 s",
-    60.0: "1 min",
-    600.0: "10 min",
-    3600.0: "1 h",
-    36_000.0: "10 h",
-    259_200.0: "3 d",
-    2_592_000.0: "30 d",
-    25_920_000.0: "300 d",
-    259_200_000.0: "3,000 d",
-}
-"""Where the axis of time is labelled, s."""
 
 
 def picture(result: FitResult) -> Picture:
@@ -64,11 +45,7 @@ def draw(fit: Fit, ax: Axes) -> None:
     times, after = kaplan_meier(taken)
     lowest = max(float(times[0]), 1e-7)
     highest = max(float(taken.values.max()), lowest * 10)
-    ax.set_title(f"{fit.what}: {fit.family}", fontsize=TITLE, loc="left")
-    ax.set_xlabel("time, logarithmic", fontsize=TEXT)
-    ax.set_ylabel("share that lasts longer", fontsize=TEXT)
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.grid(visible=True, color="0.85", linewidth=0.6)
+    dress(ax, f"{fit.what}: {fit.family}", "time, logarithmic", "share that lasts longer")
     ax.set_xscale("log")
     ax.set_yscale("log")
     at = np.maximum(np.concatenate(([lowest / 1.5], times)), lowest / 1.5)
@@ -97,14 +74,10 @@ def draw(fit: Fit, ax: Axes) -> None:
         ax.plot(cut[:200], heights[:200], "|", color="black", markersize=9, label=f"cut off ({len(cut):,})")
     ax.set_xlim(lowest / 1.5, highest * 1.5)
     ax.set_ylim(floor, 1.6)
-    ticks = [tick for tick in TICKS if lowest / 1.5 <= tick <= highest * 1.5]
-    ax.xaxis.set_major_locator(FixedLocator(ticks))
-    ax.xaxis.set_major_formatter(FixedFormatter([TICKS[tick] for tick in ticks]))
-    ax.xaxis.set_minor_locator(NullLocator())
+    time_ticks(ax.xaxis, lowest / 1.5, highest * 1.5)
     ax.yaxis.set_major_formatter(FuncFormatter(lambda value, _: shown_share(value)))
     ax.yaxis.set_minor_locator(NullLocator())
-    ax.tick_params(labelsize=TEXT)
-    ax.legend(loc="lower left", fontsize=TEXT, framealpha=0.9, edgecolor="0.7")
+    legend(ax, loc="lower left")
 
 
 def _measured(fit: Fit) -> str:

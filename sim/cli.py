@@ -18,7 +18,6 @@ import typer
 
 from sim.errors import ScenarioError, nearest
 
-DEFAULT_BACKLOG_LIMIT = 10_000_000
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 
@@ -49,8 +48,13 @@ def run(
         ),
     ] = None,
     backlog_limit: Annotated[
-        int, typer.Option(metavar="N", help="Stop, with the figures until then, at so many open deliveries.")
-    ] = DEFAULT_BACKLOG_LIMIT,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Stop, with the figures until then, at so many open deliveries (default: 10 million).",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Simulate a scenario and print its figures; ``hooklab figures`` tells what they mean."""
@@ -67,7 +71,7 @@ def run(
         output.require_replaceable(out)
     used = loaded.seed if seed is None else seed
     options = [] if stream is None else ["--stream" if stream else "--no-stream"]
-    if backlog_limit != DEFAULT_BACKLOG_LIMIT:
+    if backlog_limit is not None:
         options += ["--backlog-limit", str(backlog_limit)]
     with progress() as stage, _announced(_repeating(scenario, used, overrides or (), options)) as announce:
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -55,10 +54,7 @@ def lay_out(model: Model, slots: int, streaming: bool) -> Book:
     tally["drained"] = tally["just"] = NONE
     sizes, points = _sizes(model)
     outages, begins = _outages(model)
-    guards = np.zeros(len(model.members), dtype=GUARD)
-    for i, member in enumerate(model.members):
-        block = model.scenario.receivers[model.receiver_names[member.receiver]]
-        guards[i] = (int(block.dedupe.window) if block.dedupe is not None else 0, block.stale_guard)
+    guards = np.array([(model.dedupe_ns(m), model.guarded(m)) for m in model.members], dtype=GUARD)
     limits = np.array([(parse_duration(limit),) for limit in metrics.WITHIN], dtype=COUNT)
     assert len(limits) == WITHINS
     return Book(
@@ -114,19 +110,9 @@ def _sizes(model: Model) -> tuple[Any, Any]:
 
 def _outages(model: Model) -> tuple[Any, Any]:
     """The outages any of which may turn out to be the last, by end, and where in time they begin."""
-    found: dict[int, int] = {}
-    for start, end in _windows(model):
-        found.setdefault(end, start)  # of several that end together the first stands for all
-    outages = np.array([(found[end], end, 0.0) for end in sorted(found)], dtype=OUTAGE)
+    outages = np.array([(*window, 0.0) for window in model.outages_until(model.end)], dtype=OUTAGE)
     begins = np.array([(start, i) for i, start in enumerate(outages["start"].tolist())], dtype=BEGIN)
     return outages, np.sort(begins, order=("start", "outage"))
-
-
-def _windows(model: Model) -> Iterator[tuple[int, int]]:
-    for member in model.members:
-        for start, end in zip(member.outages.start, member.outages.end, strict=True):
-            if end <= model.end and start < model.horizon:
-                yield start, end
 
 
 # --------------------------------------------------------------------------- more room

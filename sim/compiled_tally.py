@@ -39,7 +39,7 @@ WITHINS = len(WITHIN)
 TALLY = np.dtype(
     [
         *integers(
-            "at piece just works queued tracks marks events deliveries attempts processed false_losses duplicates "
+            "at piece just works queued tracks marks events attempts processed false_losses duplicates "
             "repeated effects stale_dropped late inversions newer stale started processed_first delivered second_ends "
             "in_second most_in_second api_calls polls empty_polls backlog_most queue_most bytes bytes_most seeking "
             "outage_ended drained next_start next_end"

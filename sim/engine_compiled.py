@@ -1,4 +1,4 @@
-"""The compiled engine: the same runs as the SimPy engine, to the last bit, about a hundred times faster.
+"""The compiled engine: the same runs as the SimPy engine, to the last bit, tens of times faster.
 
 It lays a model out in arrays, lets the compiled ``compiled_loop.advance`` run, and gives it more room, or a producer's
 next events, whenever it returns and says what it needs.

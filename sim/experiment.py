@@ -127,7 +127,7 @@ def compare(
     Raises:
         ScenarioError: anything wrong with the scenario, a variant or an argument, or a run that could not be finished.
     """
-    overrides, policies = _texts(overrides), _names(policies)
+    overrides, policies = override_texts(overrides), _names(policies)
     base = seeded(load(scenario, overrides), seed)
     count, relative = how_many(replications, precision, REPLICATIONS)
     if count < 2:
@@ -211,7 +211,7 @@ def sweep(
     Raises:
         ScenarioError: anything wrong with the scenario, a point or an argument; then nothing has been run.
     """
-    overrides = _texts(overrides)
+    overrides = override_texts(overrides)
     base = seeded(load(scenario, overrides), seed)
     count, _ = how_many(replications, None, SWEEP_REPLICATIONS)
     grid = variation.axes(vary)
@@ -254,7 +254,7 @@ def sweep(
 # --------------------------------------------------------------------------- arguments
 
 
-def _texts(overrides: str | Iterable[str]) -> list[str]:
+def override_texts(overrides: str | Iterable[str]) -> list[str]:
     """Overrides to be read more than once."""
     return [overrides] if isinstance(overrides, str) else list(overrides)
 

@@ -85,8 +85,6 @@ class Store:
         self.folder = folder
         self._file = file
         self._known = known
-        self.found = len(known)
-        """Finished runs that were there already."""
 
     def __enter__(self) -> Store:
         return self

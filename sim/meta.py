@@ -23,6 +23,7 @@ def of(
     """
     scenario = model.scenario
     dispatcher = scenario.dispatcher
+    outages = model.outages_until(ended)
     groups = {}
     for name, endpoint in scenario.endpoints.items():
         named = endpoint.receiver if isinstance(endpoint.receiver, dict) else [endpoint.receiver]
@@ -52,9 +53,9 @@ def of(
             "thin": THIN_BYTES,
         },
         "endpoints": groups,
-        "dedupe_s": _by_member(model, "dedupe"),
-        "stale_guard": _by_member(model, "stale_guard"),
-        "last_outage_s": _last_outage(model, ended),
+        "dedupe_s": {m.name: model.dedupe_ns(m) / 1e9 for m in model.members if model.dedupe_ns(m)},
+        "stale_guard": {m.name: 1.0 for m in model.members if model.guarded(m)},
+        "last_outage_s": [at / 1e9 for at in outages[-1]] if outages else None,
     }
 
 
@@ -75,25 +76,3 @@ def _workers(model: Model, tiers: Sequence[int]) -> list[list[float]] | None:
         steps = model.workers_at()
         return None if steps[0][1] == UNLIMITED else [[start / 1e9, float(count)] for start, count in steps]
     return [[0.0, float(sum(model.tier_workers(tier) for tier in tiers))]]
-
-
-def _by_member(model: Model, what: str) -> dict[str, float]:
-    """The dedupe window in s, or the stale guard as 1, of the endpoints that have one."""
-    found = {}
-    for member in model.members:
-        block = model.scenario.receivers[model.receiver_names[member.receiver]]
-        if what == "dedupe" and block.dedupe is not None:
-            found[member.name] = block.dedupe.window / 1e9
-        elif what == "stale_guard" and block.stale_guard:
-            found[member.name] = 1.0
-    return found
-
-
-def _last_outage(model: Model, ended: int) -> list[float] | None:
-    """[start_s, end_s] of the outage that ends last before the end of the run; None: there is none."""
-    last: tuple[int, int] | None = None
-    for member in model.members:
-        for start, end in zip(member.outages.start, member.outages.end, strict=True):
-            if end <= ended and start < model.horizon and (last is None or end > last[1]):
-                last = (start, end)
-    return None if last is None else [last[0] / 1e9, last[1] / 1e9]

@@ -118,6 +118,27 @@ class Model:
         assert isinstance(workers, int)
         return workers
 
+    def dedupe_ns(self, member: Member) -> int:
+        """For how long a member's receiver tells repeats; 0: not at all."""
+        block = self.scenario.receivers[self.receiver_names[member.receiver]]
+        return int(block.dedupe.window) if block.dedupe is not None else 0
+
+    def guarded(self, member: Member) -> bool:
+        """Whether a member's receiver ignores what is older than the newest of its key."""
+        return self.scenario.receivers[self.receiver_names[member.receiver]].stale_guard
+
+    def outages_until(self, ended: int) -> list[tuple[int, int]]:
+        """The outages [start, end) of all members that begin before the horizon, in order of their end.
+
+        Only those that have ended by then; of several that end together the first member's.
+        """
+        found: dict[int, int] = {}
+        for member in self.members:
+            for start, end in zip(member.outages.start, member.outages.end, strict=True):
+                if end <= ended and start < self.horizon:
+                    found.setdefault(end, start)
+        return [(found[end], end) for end in sorted(found)]
+
     def standstill(self, member: Member, now: int) -> ScenarioError:
         """What to say when an endpoint's deliveries are retried over and over at one instant."""
         return ScenarioError(

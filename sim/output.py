@@ -106,6 +106,8 @@ def require_own(folder: Path) -> None:
         ScenarioError: it does; names some of it.
     """
     others = sorted(_others(folder.resolve()))
+    if "experiment.json" in others:
+        raise _refused(folder, "holds an experiment; a run needs a folder of its own")
     if others:
         more = len(others) - _NAMED
         named = ", ".join(others[:_NAMED]) + (f" and {more:,} more" if more > 0 else "")

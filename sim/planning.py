@@ -22,7 +22,7 @@ import numpy as np
 from sim import beside, experiment_results, intervals, planning_cost, planning_slo, variation
 from sim.errors import Problem, ScenarioError
 from sim.execution import Progress
-from sim.experiment import Source, how_many, point, require_different, seeded
+from sim.experiment import Source, how_many, override_texts, point, require_different, seeded
 from sim.experiment_session import Session, Variant, session
 from sim.fields import parse_share
 from sim.planning_results import Plan, Setting, figure_of
@@ -67,12 +67,13 @@ def plan(
     """
     slos = planning_slo.read(slo)
     prices = planning_cost.read(cost)
-    share = _confidence(confidence)
+    share, overrides = _confidence(confidence), override_texts(overrides)
     base = seeded(load(scenario, overrides), seed)
     count, _ = how_many(replications, None, REPLICATIONS)
     if count < 2:
         raise ScenarioError([Problem("replications", count, "must be at least 2: one run has no interval")])
     grid = variation.axes(vary)
+    variation.require_unset(grid, overrides)
     if len(grid) > 1 and not prices:
         rule = f"which of several leaves is to be small? Give prices, such as --cost {planning_cost.WORKER_HOUR}=0.05"
         raise ScenarioError(rule)

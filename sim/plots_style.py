@@ -27,7 +27,7 @@ from sim.errors import Problem, ScenarioError
 from sim.shown import shown, unit
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
@@ -80,15 +80,15 @@ class Picture(Figure):
 # --------------------------------------------------------------------------- files
 
 
-def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
-    return _file(figure, "png", dpi=120)
+def png(figure: Figure, about: Mapping[str, str] | None = None) -> bytes:
+    """The figure as a PNG file; ``about``: what its metadata say of it."""
+    return _file(figure, "png", dpi=120, metadata=dict(about or {}))
 
 
-def svg(figure: Figure) -> bytes:
+def svg(figure: Figure, about: Mapping[str, str] | None = None) -> bytes:
     """The figure as an SVG file; text is drawn as outlines, and the same figure gives the same bytes."""
     with mpl.rc_context({"svg.hashsalt": "hooklab", "svg.fonttype": "path"}):
-        return _file(figure, "svg", metadata={"Date": None, "Creator": None})
+        return _file(figure, "svg", metadata={"Date": None, "Creator": None, **(about or {})})
 
 
 def save(figure: Figure, path: str | Path) -> None:

@@ -222,7 +222,7 @@ def run(
     seed: int | None = None,
     engine: str = "auto",
     stream: bool | None = None,
-    backlog_limit: int = 10_000_000,
+    backlog_limit: int | None = None,
     overrides: Iterable[str] = (),
     receivers: UserReceivers | None = None,
     arrivals: Mapping[str, Iterable[Any]] | None = None,
@@ -234,8 +234,8 @@ def run(
     by a user's own objects, see ``sim.user``; ``arrivals`` replaces producers' arrivals by times in s, or
     (time, type, key) tuples. ``stream`` gathers figures as the run goes and keeps no tables, so that memory does
     not grow with the run; None: from ``STREAM_FROM`` expected attempts on. A run stops, with the figures until
-    then, when more than ``backlog_limit`` deliveries would be open at once. ``progress`` is called now and then
-    with the simulated share of the horizon.
+    then, when more than ``backlog_limit`` deliveries (default: ``model.MOST_OPEN``) would be open at once.
+    ``progress`` is called now and then with the simulated share of the horizon.
 
     Raises:
         ScenarioError: anything wrong with the scenario, a file it names, or an argument.
@@ -246,10 +246,11 @@ def run(
         raise ScenarioError([Problem("stream", stream, "must be True, False or None")])
     if stream and engine == "simpy":
         raise ScenarioError("stream needs the compiled engine: drop --engine simpy, or stream")
-    try:
-        backlog_limit = parse_whole(backlog_limit, 1, 2**40)
-    except ValueError as error:
-        raise ScenarioError([Problem("backlog_limit", backlog_limit, str(error))]) from None
+    if backlog_limit is not None:
+        try:
+            backlog_limit = parse_whole(backlog_limit, 1, 2**40)
+        except ValueError as error:
+            raise ScenarioError([Problem("backlog_limit", backlog_limit, str(error))]) from None
     if seed is not None:
         try:
             seed = parse_whole(seed, 0, 2**64 - 1)
@@ -260,7 +261,7 @@ def run(
     loaded = load(scenario, overrides)
     from sim import model, trace
 
-    built = model.build(loaded, seed, arrivals, backlog_limit)
+    built = model.build(loaded, seed, arrivals, backlog_limit or model.MOST_OPEN)
     warnings = (*loaded.warnings(), *_unheard(built, arrivals or {}))
     tell = None if progress is None else (lambda now: progress(min(now / built.horizon, 1.0)))
     chosen, go = _engine(engine, stream, built, receivers)

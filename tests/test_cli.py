@@ -18,7 +18,7 @@ import pytest
 import typer.testing
 
 import sim
-from loadtest.cli import app, main
+from loadtest.cli import app
 from sim import catalogue, presets, shown, tables
 
 HOOKLAB = str(Path(sys.executable).with_name("hooklab"))
@@ -51,19 +51,6 @@ def tiny(tmp_path: Path) -> str:
     path = tmp_path / "tiny.yaml"
     path.write_text(SCENARIO, encoding="utf-8")
     return str(path)
-
-
-@pytest.fixture
-def hooklab(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """The command in this process: (exit code, stdout, stderr)."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(words)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def process(*words: str, **options: object) -> subprocess.CompletedProcess[str]:

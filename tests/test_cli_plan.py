@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 
-from loadtest.cli import main
 from sim import report
 
 SCENARIO = """\
@@ -43,19 +42,6 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("tiny") / "tiny.yaml"
     path.write_text(SCENARIO, encoding="utf-8")
     return str(path)
-
-
-@pytest.fixture
-def hooklab(capsys: pytest.CaptureFixture[str]) -> Hooklab:
-    """The command in this process: (exit code, stdout, stderr)."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(words)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_the_answer_is_printed_with_its_headroom_and_how_to_repeat_it(tiny: str, hooklab: Hooklab) -> None:
@@ -260,3 +246,11 @@ def test_a_folder_of_another_question_is_left_alone(tiny: str, hooklab: Hooklab,
     assert code == 2
     assert "holds a breaking point, and this is a plan" in err
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before
+
+
+def test_a_leaf_is_not_set_and_varied(tiny: str, hooklab: Hooklab) -> None:
+    """At no setting would the value that is set remain."""
+    words = ("--set", "dispatcher.workers=3", "--vary", "dispatcher.workers=1..2")
+    code, out, err = hooklab("plan", tiny, *SLO, *words)
+    assert (code, out) == (2, "")
+    assert "--set dispatcher.workers is undone by --vary dispatcher.workers" in err

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import sim
-from loadtest.cli import main
 from sim import presets
 from sim.histogram import RELATIVE_ERROR
 from tests.test_cli import SCENARIO
@@ -23,19 +22,6 @@ def tiny(tmp_path: Path) -> str:
     path = tmp_path / "tiny.yaml"
     path.write_text(SCENARIO, encoding="utf-8")
     return str(path)
-
-
-@pytest.fixture
-def hooklab(capsys: pytest.CaptureFixture[str]) -> Hooklab:
-    """The command in this process: (exit code, stdout, stderr)."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(words)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 def test_a_streamed_run_prints_the_same_figures(tiny: str, hooklab: Hooklab) -> None:

@@ -257,7 +257,7 @@ def test_who_wins_follows_from_the_corrected_differences() -> None:
         replications=10,
     )
     winners = found.winners.set_index("metric")
-    assert not winners.loc["late_share", "clear"] or winners.loc["late_share", "winner"] == "faster"
+    assert winners["clear"].any()
     assert "lost_share" not in winners.index  # the same luck loses the same
     for metric, row in winners.iterrows():
         pairs = found.differences[found.differences["metric"] == metric]

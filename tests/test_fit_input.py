@@ -16,7 +16,6 @@ import pytest
 from matplotlib.figure import Figure
 
 import sim
-from loadtest.cli import main
 from sim import calibrate_log, calibrate_output
 from sim.errors import ScenarioError
 
@@ -41,19 +40,6 @@ def write(tmp_path: Path) -> Callable[[str, str], str]:
         return str(path)
 
     return made
-
-
-@pytest.fixture
-def hooklab(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """The command in this process: (exit code, stdout, stderr)."""
-
-    def call(*words: str) -> tuple[int, str, str]:
-        capsys.readouterr()
-        code = main(words)
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return call
 
 
 # --------------------------------------------------------------------------- the same log in every dress

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,28 @@ def test_files_that_readme_names_exist() -> None:
     counted = re.search(r"lists (\d+) policies", README)
     assert counted is not None
     assert int(counted[1]) == len(list((root / "sim/presets/policies").glob("*.yaml")))
+
+
+@pytest.mark.parametrize(
+    "block", range(2, len(blocks("console"))), ids=lambda i: blocks("console")[i].splitlines()[0]
+)
+def test_later_examples_print_what_readme_shows(shop: Path, block: int) -> None:
+    """Every line that is shown is printed, in that order; … stands for lines left out."""
+    command, *shown = blocks("console")[block].splitlines()
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "from loadtest.cli import main; main()",
+            *shlex.split(command.removeprefix("$ hooklab ")),
+        ],
+        cwd=shop.parent,
+        env=os.environ | {"COLUMNS": "120", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    printed = iter(line.rstrip() for line in done.stdout.splitlines())
+    for line in shown:
+        assert line == "…" or line.rstrip() in printed, line

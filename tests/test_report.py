@@ -68,18 +68,6 @@ class Page(HTMLParser):
 Hooklab = Callable[..., tuple[int, str, str]]
 
 
-@pytest.fixture
-def hooklab(capsys: pytest.CaptureFixture[str]) -> Hooklab:
-    """The command: exit code, stdout, stderr."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        code = main(arguments)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
-
-
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of a run whose names try to break out of the page."""

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -15,6 +16,7 @@ import sim
 from sim import execution, experiment, experiment_store
 from sim.errors import ScenarioError
 from sim.execution import Job, Outcome
+from sim.plots import png
 
 WORLD: dict[str, Any] = {
     "name": "tiny",
@@ -238,7 +240,7 @@ def test_folders_of_others_are_refused_and_left_alone(tmp_path: Path) -> None:
         with pytest.raises(ScenarioError, match=rule):
             experiment.sweep(WORLD, vary=VARY, replications=1, out=tmp_path / name)
     assert (tmp_path / "mine" / "notes.txt").read_text(encoding="utf-8") == "mine"
-    with pytest.raises(ScenarioError, match="holds what hooklab did not write"):
+    with pytest.raises(ScenarioError, match="holds an experiment; a run needs a folder of its own"):
         sim.run(WORLD).save(tmp_path / "replication")
 
 
@@ -281,4 +283,10 @@ def test_a_comparison_keeps_its_tables_and_its_picture(tmp_path: Path) -> None:
     found = experiment.compare(WORLD, policies=["m", "timepad"], replications=2, out=out)
     for name in ("differences", "winners", "pareto"):
         pd.testing.assert_frame_equal(pd.read_parquet(out / f"{name}.parquet"), getattr(found, name))
-    assert (out / "trade_off.png").read_bytes().startswith(b"\x89PNG")
+    assert (out / "trade_off.png").read_bytes() == png(found.plot())
+    panels = found.plot().axes
+    drawn = {
+        round(float(x), 9) for ax in panels for line in ax.lines for x in np.atleast_1d(line.get_xdata())
+    }
+    means = found.table[found.table["metric"] == "lost_share"]["mean"]
+    assert any(round(float(mean), 9) in drawn for mean in means), (sorted(drawn), list(means))
