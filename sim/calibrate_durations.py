@@ -409,7 +409,9 @@ def _whole_stages(
 def _constant(whole: Sample, what: str, grid: float) -> Fit:
     value = float(whole.values[whole.ended & ~whole.residual][0])
     value = 0.0 if value <= max(grid / 4, 1e-9) else value
-    parameter = Parameter("constant", value, value - grid / 2, value + grid / 2, "s", whole.complete)
+    # of durations of 0 nobody can tell in which steps they were measured
+    half = grid / 2 if value > 0 else 0.0
+    parameter = Parameter("constant", value, value - half, value + half, "s", whole.complete)
     return Fit(what, "constant", (), duration(value), (parameter,), (), {}, whole, ())
 
 

@@ -102,13 +102,10 @@ def _branches(theta: Theta) -> tuple[float, float, float]:
 def _hyper(x: Floats, theta: Theta, power: int) -> Floats:
     """Log of the sum of both branches: of their densities (power 1), survivals (0) or excesses (-1)."""
     rare, first, second = _branches(theta)
-    logs = np.stack(
-        [
-            math.log(rare) - power * math.log(first) - x / first,
-            math.log1p(-rare) - power * math.log(second) - x / second,
-        ]
+    return np.logaddexp(
+        math.log(rare) - power * math.log(first) - x / first,
+        math.log1p(-rare) - power * math.log(second) - x / second,
     )
-    return np.asarray(special.logsumexp(logs, axis=0))
 
 
 def _gamma(theta: Theta) -> tuple[float, float]:

@@ -54,6 +54,8 @@ _KNOWN_WORDS = (
 _UP = {"up": True, "ok": True, "true": True, "1": True, "down": False, "false": False, "0": False}
 FORMATS = ".csv, .tsv, .parquet, .ndjson or .jsonl (.gz too, but for Parquet)"
 NANOSECOND = 1e-9
+MOST_STATUS = 10_000
+"""Above the codes that servers make up for themselves, such as 999."""
 ALIKE = 0.6
 """How alike two names must be for one to be taken for what was meant."""
 _OFTEN = {
@@ -101,8 +103,8 @@ def read(
     frame, deliveries, meta, name = _load(source)
     _require_distinct(frame.columns, name)
     frame = _chosen(frame, where or {}, name)
-    frame = _renamed(frame, columns, name)
-    kind = _kind(frame, name)
+    frame, present = _renamed(frame, columns, name)
+    kind = _kind(frame, present, name)
     if frame.empty:
         raise ScenarioError("has no rows", name)
     log = _timed(kind, frame, name)
@@ -301,8 +303,10 @@ def _listed(names: Sequence[str], most: int = 12) -> str:
     return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
-def _renamed(frame: pd.DataFrame, columns: str | Mapping[str, str] | None, name: str) -> pd.DataFrame:
-    """The frame with our names, durations in seconds; columns that nobody asks for are left out."""
+def _renamed(
+    frame: pd.DataFrame, columns: str | Mapping[str, str] | None, name: str
+) -> tuple[pd.DataFrame, list[str]]:
+    """The frame with our names, durations in seconds; columns that nobody asks for are left out. And all there were."""
     asked = read_map(columns)
     present = [str(column) for column in frame.columns if column != "row"]
     problems = []
@@ -321,18 +325,16 @@ def _renamed(frame: pd.DataFrame, columns: str | Mapping[str, str] | None, name:
         if ours in ("latency_s", "retry_after_s"):
             unit = next((scale for end, scale in _UNITS.items() if theirs.lower().endswith(end)), 1.0)
             made[ours] = _durations(made[ours], made["row"], theirs, name) * unit
-    made.attrs["present"] = present
-    return made
+    return made, present
 
 
-def _kind(frame: pd.DataFrame, name: str) -> str:
-    """What the log is, by its columns.
+def _kind(frame: pd.DataFrame, present: list[str], name: str) -> str:
+    """What the log is, by its columns; ``present`` are those of the file.
 
     Raises:
         ScenarioError: it is nothing of the kind; names what is missing, and the columns that look like it.
     """
     have = set(frame.columns)
-    present: list[str] = frame.attrs["present"]
     if have & {"down_start", "down_end"}:
         _require_columns(have, present, ("down_start", "down_end"), name)
         return "outages"
@@ -529,7 +531,7 @@ def _outcomes(frame: pd.DataFrame, name: str) -> pd.Series[str]:
             raise _bad_row(frame["row"], bad, rule, name)
         blank = (words == "") & ~open_
         if not blank.any():
-            _write_codes(frame)
+            _write_codes(frame, name)
             return found
     words = (
         frame["status"].astype(str).str.strip().str.lower()
@@ -543,7 +545,7 @@ def _outcomes(frame: pd.DataFrame, name: str) -> pd.Series[str]:
         & ~words.isin(("", "nan", "none", "null", "<na>"))
         & pd.to_numeric(words, errors="coerce").isna()
     )
-    bad |= (codes != 0) & ((codes < 100) | (codes > 599))
+    bad |= (codes != 0) & ((codes < 100) | (codes > 599) | (codes % 1 != 0))
     if bad.any():
         rule = (
             f"status is {words[bad].iloc[0]!r}; it must be an HTTP status, 0 or nothing where there was no answer, or "
@@ -563,11 +565,17 @@ def _outcomes(frame: pd.DataFrame, name: str) -> pd.Series[str]:
     return made.where(~open_)
 
 
-def _write_codes(frame: pd.DataFrame) -> None:
+def _write_codes(frame: pd.DataFrame, name: str) -> None:
+    """Write statuses as whole numbers, 0 for none and for words: what came of an attempt is known."""
     codes = (
         pd.to_numeric(frame["status"], errors="coerce") if "status" in frame else pd.Series(0, frame.index)
     )
-    frame["status"] = codes.fillna(0).astype("int64")
+    codes = codes.fillna(0)
+    bad = ~(codes.abs() < MOST_STATUS) | (codes % 1 != 0)
+    if bad.any():
+        rule = f"status is {str(frame['status'][bad].iloc[0])!r}; it must be an HTTP status, or nothing"
+        raise _bad_row(frame["row"], bad, rule, name)
+    frame["status"] = codes.astype("int64")
 
 
 def ups(frame: pd.DataFrame, name: str) -> Any:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from sim import cli
+from sim.errors import Problem, ScenarioError
 
 
 def add_to(app: typer.Typer) -> None:
@@ -25,7 +26,12 @@ def report(
     """Write one HTML file with everything a folder of results says: question, figures, pictures, how to repeat it."""
     from sim import report as pages
 
-    written = pages.write(folder, out)
+    try:
+        written = pages.write(folder, out)
+    except OSError as error:  # the path that it has may be that of a temporary file
+        target = out or folder / pages.NAME
+        reason = f"cannot be written: {error.strerror or error}"
+        raise ScenarioError([Problem(f"out {target}", None, reason)]) from None
     if as_json:
         cli.print_json({"report": str(written)})
     else:

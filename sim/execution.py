@@ -206,7 +206,8 @@ class _Cluster(Workers):
             self._client = cast(Any, Client)(address, timeout=CONNECT_S, set_as_default=False)
         except Exception as error:  # what answers may be anything
             raise self._lost(
-                f"is no Dask scheduler that answers within {CONNECT_S} s ({_reason(error)})"
+                f"is no Dask scheduler that answers within {CONNECT_S} s ({_no_scheduler(error)}); give the address "
+                "that dask scheduler prints, such as tcp://HOST:8786"
             ) from None
         try:
             self._client.wait_for_workers(1, timeout=CONNECT_S)
@@ -307,6 +308,15 @@ async def _greet(address: str) -> None:
             comm.abort()
     if identity.get("type") != "Scheduler":
         raise ValueError(f"it is a {identity.get('type')}")
+
+
+def _no_scheduler(error: Exception) -> str:
+    """What came of asking for a scheduler where none is."""
+    if isinstance(error, TimeoutError):
+        return "no answer"
+    if isinstance(error, MemoryError):  # other protocols begin with what reads as an absurd length
+        return "what answers there speaks another protocol"
+    return _reason(error)
 
 
 def _reason(error: Exception) -> str:

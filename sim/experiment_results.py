@@ -189,6 +189,7 @@ class Sweep(Experiment):
         return {
             **super().to_json(),
             "vary": {path: list(values) for path, values in self.axes.items()},
+            "texts": {path: list(texts) for path, texts in self.texts.items()},
             "points": [
                 {"values": dict(point), "metrics": _figures(groups[key]) if key in groups else None}
                 for point in self.points

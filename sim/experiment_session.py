@@ -75,8 +75,8 @@ class Session:
     store: Store | None
     table_format: str
     progress: Progress | None
-    results: dict[tuple[int, int], Outcome | Failure] = field(default_factory=dict)
-    """By position of the variant, and replication."""
+    results: dict[int, dict[int, Outcome | Failure]] = field(default_factory=dict)
+    """By position of the variant, then by replication."""
 
     def run(
         self, variants: Sequence[Variant], replications: range, chosen: Iterable[int] | None = None
@@ -96,11 +96,12 @@ class Session:
                 if before is None:
                     wanted.append(((at, replication), key, job))
                 else:
-                    self.results[at, replication] = before
+                    self.results.setdefault(at, {})[replication] = before
         jobs = [job for *_, job in wanted]
-        for position, outcome in execution.run_all(jobs, self.place, self._overall(len(self.results))):
-            place, key, job = wanted[position]
-            self.results[place] = outcome
+        finished = sum(map(len, self.results.values()))
+        for position, outcome in execution.run_all(jobs, self.place, self._overall(finished)):
+            (at, replication), key, job = wanted[position]
+            self.results.setdefault(at, {})[replication] = outcome
             if self.store is not None and isinstance(outcome, Outcome):
                 self.store.add(key, job, outcome)
 
@@ -155,13 +156,16 @@ class Session:
 
     def outcomes(self, at: int) -> list[tuple[int, Outcome]]:
         """The finished replications of a variant, in order."""
-        own = sorted((replication, result) for (of, replication), result in self.results.items() if of == at)
+        own = sorted(self.results.get(at, {}).items(), key=lambda item: item[0])
         return [(replication, result) for replication, result in own if isinstance(result, Outcome)]
 
     def _failures(self) -> list[tuple[int, int, str]]:
         """Variant, replication and reason of what could not be finished, in order."""
         return sorted(
-            (*place, result.reason) for place, result in self.results.items() if isinstance(result, Failure)
+            (at, replication, result.reason)
+            for at, own in self.results.items()
+            for replication, result in own.items()
+            if isinstance(result, Failure)
         )
 
     def require_finished(self, variants: Sequence[Variant]) -> None:

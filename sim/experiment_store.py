@@ -90,14 +90,19 @@ class Store:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._file.close()
+        with contextlib.suppress(OSError):  # each run was flushed; what could not be written has been told
+            self._file.close()
 
     def get(self, key: str) -> Outcome | None:
         """What a run came to, if it has finished before."""
         return self._known.get(key)
 
     def add(self, key: str, job: Job, outcome: Outcome) -> None:
-        """Write a finished run; it is on disk when this returns."""
+        """Write a finished run; it is on disk when this returns.
+
+        Raises:
+            ScenarioError: it cannot be written.
+        """
         record = {
             "key": key,
             "name": job.name,
@@ -105,9 +110,10 @@ class Store:
             "figures": {name: _written(value) for name, value in outcome.figures.items()},
             "settling": [_written(value) for value in outcome.settling],
         }
-        self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with self._told():
+            self._file.write(json.dumps(record, allow_nan=False).encode() + b"\n")
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._known[key] = outcome
 
     def finish(
@@ -117,21 +123,36 @@ class Store:
         table_format: str,
         pictures: Mapping[str, bytes],
     ) -> None:
-        """Write tables, result and pictures (PNG by name); each file is replaced whole."""
-        for name, picture in pictures.items():
-            with _replaced(self.folder / f"{name}.png") as new:
-                new.write_bytes(picture)
-        for name, table in tables.items():
-            for old in output.TABLE_FORMATS:
-                if old != table_format:
-                    (self.folder / f"{name}.{old}").unlink(missing_ok=True)
-            with _replaced(self.folder / f"{name}.{table_format}") as new:
-                if table_format == "csv":
-                    table.to_csv(new, index=False)
-                else:
-                    table.to_parquet(new, index=False)
-        with _replaced(self.folder / "result.json") as new:
-            new.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        """Write tables, result and pictures (PNG by name); each file is replaced whole.
+
+        Raises:
+            ScenarioError: one cannot be written.
+        """
+        with self._told():
+            for name, picture in pictures.items():
+                with _replaced(self.folder / f"{name}.png") as new:
+                    new.write_bytes(picture)
+            for name, table in tables.items():
+                for old in output.TABLE_FORMATS:
+                    if old != table_format:
+                        (self.folder / f"{name}.{old}").unlink(missing_ok=True)
+                with _replaced(self.folder / f"{name}.{table_format}") as new:
+                    if table_format == "csv":
+                        table.to_csv(new, index=False)
+                    else:
+                        table.to_parquet(new, index=False)
+            with _replaced(self.folder / "result.json") as new:
+                new.write_text(json.dumps(told, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+    @contextlib.contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell of a file that cannot be written by its folder, and what becomes of the runs."""
+        try:
+            yield
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else error
+            rule = f"cannot be written: {reason}; what has finished is kept there, and the same command continues"
+            raise _refused(self.folder, rule) from None
 
 
 def open_store(folder: Path, kind: str, scenario: Scenario) -> Store:

@@ -1,7 +1,8 @@
 """Curves with error bands: a figure against what was varied, goodput against load, and the answer of a plan.
 
 A frame has a row for each point and the columns ``x`` (what was varied), ``mean``, ``low`` and ``high`` (the
-ends of its interval; NaN: none); with a column ``series`` each name in it is a curve of its own.
+ends of its interval; NaN: none); with a column ``series`` each name in it is a curve of its own, and with a column
+``written`` the values of ``x`` are labelled as it has them.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from sim.plots_style import (
     legend,
     say,
     time_ticks,
+    written_ticks,
 )
 from sim.shown import shown, unit
 
@@ -48,6 +50,8 @@ def curve(
     dress(ax, title or f"{metric} by {x_label}", x_label, figure_label(metric))
     parts = list(_series(frame))
     _scales(ax, frame, metric)
+    if "written" in frame.columns and len(frame):
+        written_ticks(ax.xaxis, dict(zip(frame["x"].tolist(), frame["written"].tolist(), strict=True)))
     for number, (name, part) in enumerate(parts):
         look = LINES[number % len(LINES)]
         if part["low"].notna().any():

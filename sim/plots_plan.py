@@ -64,9 +64,9 @@ def binding_curve(plan: Plan, ax: Axes | None = None) -> Axes:
 
 def recovery_curve(found: BreakingPoint, ax: Axes | None = None) -> Axes:
     """The share of runs that recover by the size of the episode, with exact intervals."""
-    frame = found.tried.rename(columns={"size": "x", "share": "mean"})
+    frame = found.tried.rename(columns={"size": "x", "share": "mean", "text": "written"})
     labels = {
-        "outage": "length of the outage, s",
+        "outage": "length of the outage",
         "rate": "times the usual rate",
         "errors": "share of errors",
     }

@@ -49,6 +49,10 @@ MARKERS = "osD^vP"
 FORMATS = ("svg", "png")
 FAR_APART = 10.0
 """Ratio of the largest to the least value above 0 from which an axis is logarithmic."""
+MOST_TICKS = 5
+"""Labels that an axis of a narrow panel has room for."""
+LABEL = 0.012
+"""Width of a letter on an axis of a whole picture, as a part of that axis."""
 _TIME_TICKS = {
     1e-6: "1 μs",
     1e-5: "10 μs",
@@ -162,6 +166,23 @@ def time_ticks(axis: Axis, low_s: float, high_s: float) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+def written_ticks(axis: Axis, written: Mapping[float, str]) -> None:
+    """Label an axis at values that were tried, as they were written; those without room for a label have none."""
+    scale = axis.get_transform().transform
+    places = scale(np.array(sorted(written), dtype=float))
+    extent = float(np.ptp(places)) or 1.0
+    kept: list[float] = []
+    free = -math.inf
+    for value, place in zip(sorted(written), (places - places[0]) / extent, strict=True):
+        half = (len(written[value]) + 2) * LABEL / 2
+        if place - half >= free:
+            kept.append(value)
+            free = place + half
+    axis.set_major_locator(FixedLocator(kept))
+    axis.set_major_formatter(FixedFormatter([written[value] for value in kept]))
+    axis.set_minor_locator(NullLocator())
+
+
 def figure_axis(axis: Axis, name: str) -> None:
     """Label an axis with values of a figure of a run as its tables show them; none is below 0."""
     axis.set_major_formatter(FuncFormatter(lambda value, _: shown(name, value) if value >= 0 else ""))
@@ -194,6 +215,7 @@ def spread(ax: Axes, which: str, values: Sequence[float], name: str) -> list[flo
     floor = min(positive) / 10
     zero = [floor] if min(values) <= 0 else []
     ticks = [tick for tick in ticks if not zero or tick > min(positive) / 2]  # the label of 0 needs its room
+    ticks = ticks[:: math.ceil(len(ticks) / MOST_TICKS) or 1]
     axis.set_major_locator(FixedLocator([*zero, *ticks]))
     labels = [_TIME_TICKS[tick] if unit(name) == "s" else shown(name, tick) for tick in ticks]
     axis.set_major_formatter(FixedFormatter([*("0" for _ in zero), *labels]))

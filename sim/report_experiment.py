@@ -6,12 +6,15 @@ it. Tables hold what the commands print; pictures are drawn from the tables anew
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sim import yamlio
+from sim.errors import ScenarioError
+from sim.planning import spread
 from sim.report import (
     Code,
     Head,
@@ -34,10 +37,18 @@ Result = Mapping[str, Any]
 RESULT = "result.json"
 JUDGED_IN_SWEEPS = ("lost_share", "delivery_latency_s_p99", "attempts_per_delivery", "backlog_max")
 """The figures of a sweep that are drawn, where it has one leaf of numbers."""
+MOST_ROWS = 1_000
+"""Rows that a table of a page has at most."""
 
 
 def page(folder: Path, meta: Mapping[str, Any]) -> Page:
     """The page of a folder of an experiment, of whatever kind."""
+    if not (folder / RESULT).is_file():
+        rule = (
+            f"holds an experiment ({meta['kind']}) that has not finished; the command that began it, with the same "
+            "--out, continues"
+        )
+        raise ScenarioError(rule, str(folder))
     result = read_json(folder / RESULT)
     scenario = (folder / "scenario.yaml").read_text(encoding="utf-8")
     kind = str(meta["kind"])
@@ -118,52 +129,102 @@ def _comparison(folder: Path, result: Result) -> list[Section]:
             tables=[
                 Table(
                     caption="Means with intervals", heads=(Head(text="figure"), *_numbers(*names)), rows=rows
-                )
+                ),
+                _differences(result),
             ],
         ),
     ]
 
 
+def _differences(result: Result) -> Table:
+    """What the variants differ by from the baseline, in the figures that variants are judged by."""
+    from sim.tables_experiment import apart
+
+    baseline = result["baseline"]
+    judged = {row["metric"] for row in result["winners"]}
+    doubt = 1 - float(result["confidence"])
+    rows = [
+        (row["metric"], row["variant"], *apart(row, row["metric"], doubt))
+        for row in result["differences"]
+        if row["against"] == baseline and row["metric"] in judged and row["low"] is not None
+    ]
+    heads = (Head(text="figure"), Head(text="variant"), *_numbers(f"difference to {baseline}", "p (Holm)"))
+    return Table(caption="Differences under the same luck; * where one is shown", heads=heads, rows=rows)
+
+
 def _sweep(folder: Path, result: Result) -> list[Section]:
-    leaves = list(result["vary"])
+    texts = {
+        leaf: dict(zip(result["vary"][leaf], given, strict=True)) for leaf, given in result["texts"].items()
+    }
     rows = [
         (
-            ", ".join(f"{leaf}={value}" for leaf, value in point["values"].items()),
+            *(texts[leaf][value] for leaf, value in point["values"].items()),
             *(_between(name, (point["metrics"] or {}).get(name)) for name in JUDGED_IN_SWEEPS),
         )
-        for point in result["points"]
+        for point in result["points"][:MOST_ROWS]
     ]
-    heads = (Head(text="point"), *_numbers(*JUDGED_IN_SWEEPS))
+    left = len(result["points"]) - len(rows)
     section = Section(
         name="points",
         heading="Points",
-        tables=[Table(caption="Means with intervals", heads=heads, rows=rows)],
+        paragraphs=[f"The first {len(rows):,} points; result.json has {left:,} more."] if left else [],
+        tables=[
+            Table(
+                caption="Means with intervals",
+                heads=(*(Head(text=leaf) for leaf in texts), *_numbers(*JUDGED_IN_SWEEPS)),
+                rows=rows,
+            )
+        ],
     )
-    pictures = _sweep_pictures(read_table(folder, "table"), leaves)
-    return [section, *([Section(name="pictures", heading="Pictures", pictures=pictures)] if pictures else [])]
+    sections = [section, *_unfinished(result["failed"])]
+    pictures = _sweep_pictures(read_table(folder, "table"), texts)
+    return [
+        *sections,
+        *([Section(name="pictures", heading="Pictures", pictures=pictures)] if pictures else []),
+    ]
 
 
-def _sweep_pictures(table: pd.DataFrame, leaves: Sequence[str]) -> list[Image]:
+def _unfinished(failed: Sequence[Result]) -> list[Section]:
+    """The runs of a sweep that have no outcome, if there are some."""
+    if not failed:
+        return []
+    heads = (Head(text="point"), *_numbers("replication", "seed"), Head(text="reason"))
+    rows = [
+        (row["point"], str(row["replication"]), str(row["seed"]), row["reason"]) for row in failed[:MOST_ROWS]
+    ]
+    table = Table(caption="They are in no mean", heads=heads, rows=rows)
+    return [Section(name="unfinished", heading="Runs that could not be finished", tables=[table])]
+
+
+def _sweep_pictures(table: pd.DataFrame, texts: Mapping[str, Mapping[Any, str]]) -> list[Image]:
     """A curve for each figure over the first leaf, if that has numbers; the others' values are curves of their own."""
     from sim.plots_curve import curve
+    from sim.plots_style import LINES
 
-    leaf, *others = leaves
+    leaf, *others = texts
     if table.empty or table[leaf].dtype.kind not in "iuf":
         return []
+    drawn = table.assign(x=table[leaf], written=table[leaf].map(texts[leaf]))
+    left_out = ""
+    if others:
+        named = [f"{path}=" + table[path].map(texts[path]) for path in others]
+        drawn["series"] = functools.reduce(lambda all_, one: all_ + ", " + one, named)
+        names = list(dict.fromkeys(drawn["series"]))
+        kept = [names[at] for at in spread(len(names), len(LINES))]
+        drawn = drawn[drawn["series"].isin(kept)]
+        if len(names) > len(kept):
+            left_out = f" Drawn are {len(kept)} of {len(names):,} curves."
     pictures = []
     for metric in JUDGED_IN_SWEEPS:
-        frame = table[(table["metric"] == metric) & table["mean"].notna()].rename(columns={leaf: "x"})
+        frame = drawn[(drawn["metric"] == metric) & drawn["mean"].notna()]
         if frame.empty:
             continue
-        if others:
-            series = frame[others].astype(str).agg(", ".join, axis=1)
-            frame = frame.assign(series=series)
         pictures.append(
             image(
                 curve(frame, metric=metric, x_label=leaf).figure,  # type: ignore[arg-type]
                 f"{metric} by {leaf}: from {_shown(metric, frame['mean'].min())} to "
-                f"{_shown(metric, frame['mean'].max())}.",
-                MEANINGS[entry_of(metric)],
+                f"{_shown(metric, frame['mean'].max())}.{left_out}",
+                f"{MEANINGS[entry_of(metric)]}.{left_out}" if left_out else MEANINGS[entry_of(metric)],
             )
         )
     return pictures
@@ -175,8 +236,9 @@ def _sweep_pictures(table: pd.DataFrame, leaves: Sequence[str]) -> list[Image]:
 def _plan(folder: Path, result: Result) -> list[Section]:
     answer, closest = result["answer"], result["closest"]
     told = _leaves(answer or closest or {})
+    priced = bool(result["prices"])
     lead = (
-        f"Smallest or cheapest: {told}."
+        f"{'Cheapest' if priced else 'Smallest'} that meets every objective: {told}."
         if answer
         else f"No setting tried meets every objective; closest: {told}."
     )
@@ -191,17 +253,21 @@ def _plan(folder: Path, result: Result) -> list[Section]:
             _shown(row["metric"], row["bound"]),
             MISSING if row["headroom"] is None else f"{row['headroom'] * 100:,.1f} %",
             "yes" if row["met"] else "no",
-            "binding" if row["binding"] else "",
+            "yes" if row["binding"] else "",
         )
         for row in result["slo"]
     ]
-    heads = (Head(text="objective"), *_numbers("mean", "limit", "headroom"), Head(text="met"), Head(text=""))
+    heads = (
+        Head(text="objective"),
+        *_numbers("mean", "limit", "headroom"),
+        Head(text="met"),
+        Head(text="binding"),
+    )
     tried_heads = (
         Head(text="setting"),
         *_numbers(*(row["expr"] for row in result["slo"])),
         Head(text="meets"),
     )
-    priced = bool(result["prices"])
     tried = [
         (
             _leaves(setting["values"]),
@@ -235,12 +301,18 @@ def _plan(folder: Path, result: Result) -> list[Section]:
 
 
 def _breaking_point(folder: Path, result: Result) -> list[Section]:
-    nothing = "nothing that was tried"
-    lead = (
-        f"Surely recovers up to {result['recovers'] or nothing} (all runs did: at least "
-        f"{shown_share(result['sure_share'])} of all runs do), surely does not from {result['fails'] or nothing}. It "
-        "recovers if, before the horizon, what waits is back at its mean from before."
+    recovers = (
+        "Not even from the smallest size tried did every run recover"
+        if result["recovers"] is None
+        else f"Surely recovers up to {result['recovers']} (all runs did: at least {shown_share(result['sure_share'])} "
+        "of all runs do)"
     )
+    fails = (
+        "even from the largest size tried some runs recovered"
+        if result["fails"] is None
+        else f"surely does not from {result['fails']} on (no run did)"
+    )
+    lead = f"{recovers}; {fails}. It recovers if, before the horizon, what waits is back at its mean from before."
     rows = [
         (
             row["text"],
@@ -274,11 +346,11 @@ def _load(folder: Path, result: Result) -> list[Section]:
             str(row["resource"]),
             f"{row['figure']} {_shown(row['figure'], row['value'])}",
             MISSING if row["limit"] is None else _shown(row["figure"], row["limit"]),
-            "broken" if row["broken"] else "",
+            "yes" if row["broken"] else "",
         )
         for row in result["tried"]
     ]
-    heads = (Head(text="load"), Head(text="resource"), *_numbers("figure", "limit"), Head(text=""))
+    heads = (Head(text="load"), Head(text="resource"), *_numbers("figure", "limit"), Head(text="broken"))
     return [
         Section(
             name="loads",

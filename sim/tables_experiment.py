@@ -65,15 +65,15 @@ def of_replication(found: Replicated) -> list[RenderableType]:
 
 def of_comparison(found: Comparison) -> list[RenderableType]:
     """Warnings, a header, figures and differences by variant, who wins, and the trade-off."""
-    apart = found.differences[found.differences["against"] == found.baseline].set_index(["metric", "variant"])
+    pairs = found.differences[found.differences["against"] == found.baseline].set_index(["metric", "variant"])
     rows = []
     for label, name in FIGURES.items():
         if not any(found.interval(variant, name).n for variant in found.variants):
             continue
         for variant in found.variants:
             cells = _cells(found.interval(variant, name), name, found.replications)[:2]
-            pair = apart.loc[(name, variant)] if (name, variant) in apart.index else None
-            rows.append([label, variant, *cells, *_apart(pair, name, 1 - found.confidence)])
+            pair = pairs.loc[(name, variant)] if (name, variant) in pairs.index else None
+            rows.append([label, variant, *cells, *apart(pair, name, 1 - found.confidence)])
             label = ""
     heads = ["figure", "variant", "mean", _interval_head(found), f"difference to {found.baseline}", "p"]
     parts = [*_lead(found), Text(""), *table(heads, rows)]
@@ -147,7 +147,7 @@ def _cells(interval: Interval, name: str, replications: int) -> list[str]:
     return [_shown(name, mean), between, f"{n:,} of {replications:,}" if n < replications else "all"]
 
 
-def _apart(pair: Any, name: str, doubt: float) -> list[str]:
+def apart(pair: Any, name: str, doubt: float) -> list[str]:
     """The difference to the baseline with its interval, and Holm's p; marked where it is shown to be one."""
     if pair is None or not pair["n"]:
         return ["", ""]

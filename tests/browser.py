@@ -35,6 +35,24 @@ os.execv(command[0], command)
 """
 """The browser reads from its descriptor 3 and writes to its descriptor 4."""
 
+PICTURES = "[...document.images].map(i => i.complete && i.naturalWidth > 100)"
+"""For ``Browser.evaluate``: for every picture of a page, whether it is drawn."""
+CONTRAST = """
+(() => {
+  const channel = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const bright = text => {
+    const [r, g, b] = text.match(/[\\d.]+/g).map(Number);
+    return 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  };
+  const ground = bright(getComputedStyle(document.body).backgroundColor);
+  const inks = ['h1', 'td', 'caption', 'figcaption', 'footer', 'a']
+    .map(tag => bright(getComputedStyle(document.querySelector(tag)).color));
+  return [ground, Math.min(...inks.map(ink =>
+    (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05)))];
+})()
+"""
+"""For ``Browser.evaluate``: the brightness of a page's ground, and the least contrast of its text with it."""
+
 
 def chromium() -> str:
     """The path of a Chromium; without one the test is skipped, or fails where services are required."""
@@ -56,6 +74,13 @@ class Visit:
     """Messages on its console, errors of scripts, and what the browser refused to do for it."""
     requests: list[str] = field(default_factory=list)
     """Addresses that it asked for, its own included."""
+
+
+def assert_quiet(visit: Visit, address: str) -> None:
+    """A page said nothing on its console, and asked for nothing but itself and what it holds."""
+    assert visit.console == []
+    assert address in visit.requests
+    assert all(url == address or url.startswith("data:") for url in visit.requests)
 
 
 class Browser:
@@ -133,6 +158,16 @@ class Browser:
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def resize(self, width: int, height: int = 800) -> None:
+        """Give the window a size, px."""
+        self._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
 
     def press(self, key: str, code: int) -> None:
         """Press and release a key."""

@@ -1,14 +1,15 @@
-"""What several test files need: the reference data, and scenarios made from a few changed leaves."""
+"""What several test files need: the reference data, the command, and a browser."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from loadtest.cli import main
+from tests.browser import Browser, chromium
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -36,3 +37,10 @@ def hooklab(capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str,
         return code, out, err
 
     return call
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """A headless Chromium with an empty profile."""
+    with Browser(chromium(), tmp_path_factory.mktemp("profile")) as running:
+        yield running

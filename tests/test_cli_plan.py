@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sim import report
+from sim import execution, report
 
 SCENARIO = """\
 name: tiny
@@ -173,7 +173,7 @@ def test_bad_input_is_refused_with_what_to_do(
 KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "plan": (
         ("plan", *SLO, "--vary", "dispatcher.workers=2,3,4"),
-        ("Smallest or cheapest: dispatcher.workers=",),
+        ("Smallest that meets every objective: dispatcher.workers=",),
     ),
     "costs": (
         (
@@ -196,8 +196,8 @@ KINDS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "load": (("plan", "--load", "1,5"), ("First to break: order", "worker_utilization")),
     "replicate": (("replicate",), ("attempts_per_delivery", "Means and intervals")),
     "compare": (("compare", "--variant", "dispatcher.workers=2"), ("Who wins", "dispatcher.workers=2")),
-    "sweep": (("sweep", "--vary", "dispatcher.workers=2..4"), ("dispatcher.workers=3", "backlog_max by")),
-    "sweep of words": (("sweep", "--vary", "policies.mine.jitter=none,full"), ("policies.mine.jitter=full",)),
+    "sweep": (("sweep", "--vary", "dispatcher.workers=2..4"), ('<th scope="row">3</th>', "backlog_max by")),
+    "sweep of words": (("sweep", "--vary", "policies.mine.jitter=none,full"), ('<th scope="row">full</th>',)),
 }
 
 
@@ -235,6 +235,29 @@ def test_a_broken_folder_of_a_plan_is_told(broken: str, tiny: str, hooklab: Hook
     assert code == 2
     assert err.startswith("error: ")
     assert not (out / report.NAME).exists()
+
+
+def test_a_report_of_what_was_cut_short_says_how_to_go_on(
+    tiny: str, hooklab: Hooklab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After Ctrl-C the folder has runs and no result: no file that is missing is blamed."""
+    out = tmp_path / "out"
+    words = ("plan", tiny, *SLO, "--vary", "dispatcher.workers=3,4", *FEW, "--out", str(out))
+    original, left = execution.simulate, iter(range(2))
+
+    def cut_short(job: execution.Job) -> Any:
+        if next(left, None) is None:
+            raise KeyboardInterrupt
+        return original(job)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(execution, "simulate", cut_short)
+        assert hooklab(*words)[0] == 130
+    code, _, err = hooklab("report", str(out))
+    assert code == 2
+    assert "holds an experiment (plan) that has not finished; the command that began it" in err
+    assert hooklab(*words)[0] == 0
+    assert hooklab("report", str(out))[0] == 0
 
 
 def test_a_folder_of_another_question_is_left_alone(tiny: str, hooklab: Hooklab, tmp_path: Path) -> None:

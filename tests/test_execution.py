@@ -9,15 +9,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import sim
-from sim import execution, experiment_store, metrics
+from sim import execution, experiment_store, metrics, yamlio
 from sim.errors import ScenarioError
 from sim.execution import Failure, Job, Outcome, Workers
 from sim.scenario import load
@@ -99,6 +100,38 @@ def test_a_dask_cluster_gives_the_same_bits(here: list[Any], cluster: Any) -> No
     """Two workers that were there already."""
     with execution.workers(dask=cluster.scheduler_address) as place:
         assert bits(run(jobs_of(range(6)), place)) == here
+
+
+EXPERIMENTS: dict[str, tuple[str, ...]] = {
+    "plan": ("plan", "--slo", "lost_share<=5%", "--vary", "dispatcher.workers=1..6", "--replications", "3"),
+    "load": ("plan", "--load", "1,5", "--replications", "3"),
+    "breaking point": ("plan", "--find", "outage=1s..60s/4log", "--replications", "3"),
+    "compare": ("compare", "--policies", "m,timepad", "--replications", "3"),
+    "replicate": ("replicate", "--precision", "10%", "--replications", "12"),
+    "sweep": ("sweep", "--vary", "dispatcher.workers=4,8", "--replications", "2"),
+}
+
+
+@pytest.mark.parametrize("words", EXPERIMENTS.values(), ids=EXPERIMENTS.keys())
+def test_an_experiment_on_a_cluster_is_the_one_made_here(
+    words: tuple[str, ...], cluster: Any, tmp_path: Path, hooklab: Callable[..., tuple[int, str, str]]
+) -> None:
+    """What a command prints and every file that it leaves, but for the order in which runs finished."""
+    (tmp_path / "world.yaml").write_text(yamlio.dump({**WORLD, "seed": 5}), encoding="utf-8")
+    command, *rest = words
+    told, kept = [], []
+    for name, place in (("here", ("--jobs", "1")), ("there", ("--dask", cluster.scheduler_address))):
+        out = tmp_path / name
+        code, printed, err = hooklab(
+            command, str(tmp_path / "world.yaml"), *rest, *place, "--json", "--out", str(out)
+        )
+        assert code == 0, err
+        told.append(printed)
+        files = {path.name: path.read_bytes() for path in out.iterdir()}
+        kept.append({**files, "points.jsonl": sorted(files["points.jsonl"].splitlines())})
+    assert told[0] == told[1]
+    assert kept[0] == kept[1]
+    assert {"result.json", "points.jsonl", "runs.parquet"} <= set(kept[1])
 
 
 def test_steady_scenarios_bring_their_latency_over_time() -> None:
@@ -269,8 +302,30 @@ def test_an_address_that_never_answers_is_refused() -> None:
     pytest.importorskip("distributed")
     with socket.create_server(("127.0.0.1", 0)) as silent:
         address = f"tcp://127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(ScenarioError, match="is no Dask scheduler"), execution.workers(dask=address):
+        with pytest.raises(ScenarioError) as refused, execution.workers(dask=address):
             pass
+    assert "is no Dask scheduler that answers within 1 s (no answer); give" in str(refused.value)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_server_of_another_kind_is_refused() -> None:
+    """It answers in words that mean an absurd size to Dask: the error says what is there, and what to give."""
+    pytest.importorskip("distributed")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n")
+                connection.recv(1024)
+
+        answering = threading.Thread(target=answer)
+        answering.start()
+        address = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with pytest.raises(ScenarioError) as refused, execution.workers(dask=address):
+            pass
+        answering.join()
+    assert "(what answers there speaks another protocol); give the address that" in str(refused.value)
 
 
 @pytest.mark.usefixtures("impatient")

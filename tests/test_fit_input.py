@@ -186,6 +186,17 @@ WRONG: dict[str, tuple[str, str, list[str]]] = {
     "missing time": ("a.csv", f"{HEAD}1,2,200\n,3,200\n", ["row 3", "started_s is missing"]),
     "another unit": ("a.csv", f"{HEAD}1,2,200\n2,3,200\n1780000000000,1780000000001,200\n", ["row 4", "another unit"]),
     "no status": ("a.csv", f"{HEAD}1,2,999\n", ["row 2", "999"]),
+    "half a status": ("a.csv", f"{HEAD}1,2,200.5\n", ["row 2", "status is '200.5'"]),
+    "an endless status": (
+        "a.csv",
+        "started_s,finished_s,outcome,status\n1,2,delivered,200\n3,4,delivered,inf\n",
+        ["row 3", "status is 'inf'; it must be an HTTP status"],
+    ),
+    "half a status beside an outcome": (
+        "a.csv",
+        "started_s,finished_s,outcome,status\n1,2,rejected,500.5\n",
+        ["row 2", "500.5"],
+    ),
     "no outcome": ("a.csv", "started_s,finished_s,outcome\n1,2,deliverd\n", ["row 2", "did you mean delivered?"]),
     "outages backwards": ("a.csv", "endpoint,down_start,down_end\na,10,20\na,5,7\n", ["row 3", "sort"]),
     "outages overlap": ("a.csv", "endpoint,down_start,down_end\na,10,20\na,15,30\n", ["row 3", "merge"]),

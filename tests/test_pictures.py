@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -237,6 +238,41 @@ def test_several_series_can_be_told_apart() -> None:
     assert len({(str(line.get_linestyle()), line.get_color(), line.get_marker()) for line in ax.lines}) == 3
     assert len({line.get_marker() for line in ax.lines}) == 3
     check_readable(ax.figure)
+
+
+def overlapping(ax: Axes) -> list[str]:
+    """Labels of the axis across that touch the one to their left."""
+    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
+    low, high = sorted(ax.get_xlim())
+    shown = [
+        label.label1
+        for label in ax.xaxis.get_major_ticks()
+        if low <= label.get_loc() <= high and label.label1.get_text()
+    ]
+    boxes = sorted(((label.get_window_extent(), label.get_text()) for label in shown), key=lambda b: b[0].x0)
+    return [after[1] for before, after in itertools.pairwise(boxes) if after[0].x0 <= before[0].x1]
+
+
+@pytest.mark.parametrize("values", [range(1, 13), range(1, 200), [1, 2, 3, 1000], range(50_000, 50_040)])
+def test_values_that_were_tried_are_labelled_as_they_were_written(values: Any) -> None:
+    """On a scale of either kind, with their units, as many as have room; the first always has."""
+    frame = pd.DataFrame(
+        {"x": [float(value) for value in values], "mean": 1.0, "low": np.nan, "high": np.nan}
+    )
+    frame["written"] = [f"{value}ms" for value in values]
+    ax = plots.curve(frame, metric="attempts_per_delivery", x_label="policies.m.timeout")
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert labels[0] == f"{values[0]}ms"
+    assert len(labels) >= 3
+    assert set(labels) <= set(frame["written"])
+    assert overlapping(ax) == []
+
+
+def test_labels_of_narrow_panels_have_room() -> None:
+    """Latencies from a second to days in a quarter of a picture."""
+    spread_out = TRADES.assign(delivery_latency_s_p99=[0.8, 90_000.0, 7.0, 20_000.0])
+    figure = plots.trade_off_panels(spread_out)
+    assert [overlapping(ax) for ax in figure.axes] == [[]] * 4
 
 
 def test_goodput_stands_beside_what_is_asked_for() -> None:

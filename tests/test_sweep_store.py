@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,6 +158,34 @@ def test_numbers_come_back_to_the_bit(tmp_path: Path) -> None:
         name: value.hex() for name, value in figures.items()
     }
     assert math.isnan(found.settling[0])
+
+
+@pytest.mark.parametrize("when", ["a run", "the tables"])
+def test_a_full_disk_is_told_and_what_had_finished_stays(
+    tmp_path: Path, simulated: list[str], monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    """The folder is named, and the same sweep continues when there is room."""
+    out = tmp_path / "s"
+
+    def full(*_: Any, **__: Any) -> None:
+        if when == "the tables" or len(simulated) == 3:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        if when == "a run":
+            patch.setattr(experiment_store.os, "fsync", full)
+        else:
+            patch.setattr(pd.DataFrame, "to_parquet", full)
+        with pytest.raises(ScenarioError) as told:
+            experiment.sweep(WORLD, vary=VARY, replications=2, out=out)
+    assert f"out {out} cannot be written: No space left on device; what has finished is kept" in str(
+        told.value
+    )
+    made = len(simulated)
+    assert made == (3 if when == "a run" else 6)
+    found = experiment.sweep(WORLD, vary=VARY, replications=2, out=out)
+    assert len(simulated) == 6
+    assert len(found.runs) == 6
 
 
 # --------------------------------------------------------------------------- what is not mixed in
