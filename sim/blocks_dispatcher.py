@@ -113,6 +113,7 @@ class Endpoint(Block):
 # --------------------------------------------------------------------------- the dispatcher
 
 MOST_WORKERS = 10**9
+UNLIMITED = 2**62
 
 
 def _read_workers(value: object) -> object:
@@ -244,3 +245,18 @@ class Dispatcher(Block):
             rule = f"must be {both}, the workers of both lanes together, or be left out"
             raise fail("workers", self.workers, rule)
         return self
+
+    def workers_at(self) -> tuple[tuple[int, int], ...]:
+        """Workers of the shared pool over time as (from, number); one step unless the scenario gives more."""
+        if self.workers == "unlimited":
+            return ((0, UNLIMITED),)
+        if isinstance(self.workers, int):
+            return ((0, self.workers),)
+        return tuple((int(start), int(count)) for start, count in self.workers)  # type: ignore[misc]
+
+    def tier_workers(self, attempt_number: int) -> int:
+        """Workers of a tier under ``per_tier``; the last number given serves the tiers after it."""
+        if isinstance(self.workers, tuple):
+            return int(self.workers[min(attempt_number, len(self.workers)) - 1])  # type: ignore[arg-type]
+        assert isinstance(self.workers, int)
+        return self.workers

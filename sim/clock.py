@@ -16,12 +16,6 @@ from heapq import heappush
 import simpy
 from simpy.events import EventPriority
 
-# Kinds of moment, in the order in which they happen at one instant. Receivers need none: they know the future
-# of a request when it arrives. Dispatch is last but for the
-# end of the run: it runs when nothing else is left, starts all it can, and what
-# that causes at the same instant runs before it is asked again.
-WORKERS, ATTEMPT, ENDPOINT, DUE, EVENT, DISPATCH, END = 1, 2, 3, 4, 5, 6, 7
-
 
 class Moment(simpy.Event):
     """A point in time at which a process goes on, or a function is called: an event triggered from the start."""

@@ -5,6 +5,9 @@ when a worker takes it. Dispatch looks at everything that is due in order of (du
 (a slot, its rate, its breaker, …) is set aside without a worker, keeps its place, and competes again once the
 block has gone. The pools are one of two disciplines: ``Lane`` (shared: any due delivery) or ``Tier`` (per_tier:
 each worker takes the head of its tier, due or not, and holds it until it has been sent).
+
+The SimPy engine and the real dispatcher both run this, each with its own clock; what a turn, a final state or a
+disabled endpoint means beyond that is theirs (``Course``).
 """
 
 from __future__ import annotations
@@ -12,16 +15,17 @@ from __future__ import annotations
 import functools
 import itertools
 from collections import deque
-from collections.abc import Callable
 from heapq import heappop, heappush
+from typing import Any, Protocol
 
-import simpy
-
-from sim import clock, policy
-from sim.clock import Clock
-from sim.model import Member, Model
+from sim import instant, policy
+from sim.blocks_dispatcher import Dispatcher as Rules
+from sim.instant import Clock
+from sim.model import Member
 from sim.policy import FOREVER
-from sim.trace import NOT_YET
+
+NOT_YET = -1
+"""A time that has not come."""
 
 
 class Delivery:
@@ -29,8 +33,8 @@ class Delivery:
 
     __slots__ = (
         "attempts", "born", "cause", "created", "deleted_at", "delivered", "due", "endpoint", "event",
-        "event_word", "gap", "held", "is_due", "number", "probe", "settled", "standing", "state", "stream",
-        "tier", "turn",
+        "event_word", "gap", "held", "is_due", "number", "offered", "probe", "settled", "standing", "state",
+        "stream", "tier",
     )  # fmt: skip
 
     def __init__(self, number: int, event: int, event_word: int, created: int, endpoint: Endpoint) -> None:
@@ -49,12 +53,12 @@ class Delivery:
         self.settled = NOT_YET
         self.cause = 0  # what it waits for once it is due
         self.is_due = False
+        self.offered = NOT_YET  # since when it competes for a turn
         self.held = False  # by a worker of its tier
         self.probe = False  # the attempt that an open breaker lets through
         self.standing = 0  # attempts in a row at one instant
         self.stream: Queue | None = None
         self.tier: Tier | None = None
-        self.turn: simpy.Event
 
 
 Queue = deque[Delivery]
@@ -139,17 +143,34 @@ class Endpoint:
         )
 
 
-class Dispatcher:
-    """The sender's queues and workers. ``vanish`` is called with a delivery whose object is gone at its start."""
+class Course(Protocol):
+    """Whoever runs the deliveries: what they are told, and asked, on the way."""
 
-    def __init__(self, env: Clock, model: Model, vanish: Callable[[Delivery], None]) -> None:
+    def begin(self, delivery: Any) -> None:
+        """The delivery has its turn: its attempt starts now."""
+
+    def vanish(self, delivery: Any) -> None:
+        """The object of a delivery is gone at its start."""
+
+    def settle(self, delivery: Any, state: int, cause: int) -> None:
+        """The delivery has come to a final state, and why; must call ``Dispatcher.forget``."""
+
+    def drop_waiting(self, endpoint: Any) -> None:
+        """The endpoint has been disabled, and what waits for it is to be settled as dropped."""
+
+    def luck(self, delivery: Any) -> float:
+        """The uniform number behind the jitter of the gap before the delivery's next attempt."""
+
+
+class Dispatcher:
+    """The sender's queues and workers. ``origin`` is when the workers of a list ``[from, n]`` count from."""
+
+    def __init__(self, env: Clock, rules: Rules, course: Course, origin: int = 0) -> None:
         self.env = env
-        self.model = model
-        self.vanish = vanish
-        rules = model.scenario.dispatcher
+        self.rules = rules
+        self.course = course
         self.per_tier = rules.discipline == "per_tier"
-        self.ordering = rules.ordering
-        workers = [] if self.per_tier else [model.workers_at()[0][1]]
+        workers = [] if self.per_tier else [rules.workers_at()[0][1]]
         if rules.lanes is not None:
             workers = [rules.lanes.first, rules.lanes.retries]
         self.lanes = [Lane(count) for count in workers]
@@ -161,16 +182,17 @@ class Dispatcher:
         self.streams: dict[tuple[int, ...], Queue] = {}
         self.pending = False
         if not self.per_tier and rules.lanes is None:
-            for (_, before), (start, count) in itertools.pairwise(model.workers_at()):
-                env.call(start, clock.WORKERS, 0, functools.partial(self.change_workers, count - before))
+            for (_, before), (start, count) in itertools.pairwise(rules.workers_at()):
+                change = functools.partial(self.change_workers, count - before)
+                env.call(origin + start, instant.WORKERS, 0, change)
 
     # ----------------------------------------------------------------- the way in
 
     def arrange(self, delivery: Delivery, source: int, key: int) -> None:
         """Give a new delivery its place in the order of its key or endpoint."""
-        if self.ordering != "none":
+        if self.rules.ordering != "none":
             index = delivery.endpoint.index
-            name = (index,) if self.ordering == "endpoint" else (index, source, key)
+            name = (index,) if self.rules.ordering == "endpoint" else (index, source, key)
             delivery.stream = self.streams.setdefault(name, deque())
             delivery.stream.append(delivery)
 
@@ -181,20 +203,19 @@ class Dispatcher:
             name = (delivery.endpoint.member.policy, delivery.attempts + 1)
             tier = self.tiers.get(name)
             if tier is None:
-                tier = self.tiers[name] = Tier(self.model.tier_workers(delivery.attempts + 1))
+                tier = self.tiers[name] = Tier(self.rules.tier_workers(delivery.attempts + 1))
             delivery.tier = tier
             tier.queue.append(delivery)
             self.look(tier)
 
-    def offer(self, delivery: Delivery) -> simpy.Event:
-        """A delivery has come due; the event is its turn."""
+    def offer(self, delivery: Delivery) -> None:
+        """A delivery has come due: it waits for its turn."""
         delivery.is_due = True
-        delivery.turn = self.env.event()
+        delivery.offered = self.env.now
         if not self.per_tier and delivery.stream is not None and delivery.stream[0] is not delivery:
             delivery.cause = policy.FOR_ORDER
         else:
             self.compete(delivery)
-        return delivery.turn
 
     def compete(self, delivery: Delivery) -> None:
         """Take part in the next dispatch."""
@@ -231,9 +252,9 @@ class Dispatcher:
         """Dispatch once everything else at this instant has happened."""
         if not self.pending:
             self.pending = True
-            self.env.call(self.env.now, clock.DISPATCH, 0, self.dispatch)
+            self.env.call(self.env.now, instant.DISPATCH, 0, self.dispatch)
 
-    def dispatch(self, _moment: simpy.Event) -> None:
+    def dispatch(self, _moment: object) -> None:
         """Start all that can start, in order of (due, id)."""
         self.pending = False
         following = self.next_held if self.per_tier else self.next_ready
@@ -285,7 +306,7 @@ class Dispatcher:
             return
         if delivery.deleted_at <= now:
             self.let_go(delivery)
-            self.vanish(delivery)
+            self.course.vanish(delivery)
         else:
             self.start(delivery, now)
         self.release(endpoint)
@@ -293,7 +314,7 @@ class Dispatcher:
     def start(self, delivery: Delivery, now: int) -> None:
         """A worker takes a delivery: its process goes on."""
         endpoint = delivery.endpoint
-        delivery.cause = policy.cause_at_start(delivery.cause, delivery.due, now, self.per_tier)
+        delivery.cause = policy.cause_at_start(delivery.cause, delivery.offered, now, self.per_tier)
         delivery.attempts += 1
         delivery.state = policy.IN_FLIGHT
         delivery.held = delivery.is_due = False
@@ -305,7 +326,7 @@ class Dispatcher:
             endpoint.health = policy.start_probing(endpoint.health)
         if endpoint.member.rate_interval:
             endpoint.free_again = now + endpoint.member.rate_interval
-        delivery.turn.succeed()
+        self.course.begin(delivery)
 
     # ----------------------------------------------------------------- the way out
 
@@ -328,6 +349,54 @@ class Dispatcher:
             lane.free += 1
             if lane.ready:
                 self.wake()
+
+    def conclude(self, delivery: Delivery, action: int, asked: int) -> None:
+        """An attempt has brought an answer or none: what it means for its endpoint and for the delivery.
+
+        ``action`` is the verdict of ``policy.verdict``; ``asked`` what a Retry-After asks for, ns (-1: nothing).
+        """
+        now, endpoint = self.env.now, delivery.endpoint
+        rules = endpoint.policy
+        assert rules is not None
+        self.finish(delivery)
+        failed = action != policy.SUCCESS
+        if endpoint.watched:
+            endpoint.health = policy.health_after(rules, endpoint.health, now, failed, delivery.probe)
+            delivery.probe = False
+        if failed:
+            rest = policy.endpoint_rest(rules, delivery.attempts, asked)
+            endpoint.rested_until = max(endpoint.rested_until, now + rest)
+            if action == policy.DISABLE or policy.disables(rules, endpoint.health, now):
+                endpoint.disabled = True
+                if not rules.disable_holds:
+                    self.course.drop_waiting(endpoint)
+            self.after_failure(delivery, rules, action, asked)
+        else:
+            if rules.budget_ratio >= 0:
+                endpoint.budget = policy.budget_after_success(rules, endpoint.budget, now)
+            delivery.delivered = now
+            self.course.settle(delivery, policy.STATE_DELIVERED, 0)
+        self.release(endpoint)
+
+    def after_failure(self, delivery: Delivery, rules: policy.Policy, action: int, asked: int) -> None:
+        """Let a delivery wait for its next attempt, or settle it."""
+        endpoint = delivery.endpoint
+        state, cause, delivery.due, delivery.gap, endpoint.budget = policy.after_failure(
+            rules,
+            action,
+            endpoint.disabled,
+            delivery.attempts,
+            self.env.now,
+            delivery.born,
+            delivery.gap,
+            asked,
+            self.course.luck(delivery),
+            endpoint.budget,
+        )
+        if state == policy.WAITING:
+            delivery.state = state
+        else:
+            self.course.settle(delivery, state, cause)
 
     def forget(self, delivery: Delivery) -> None:
         """A delivery has been settled: it waits no more, and its successor may go."""
@@ -358,7 +427,7 @@ class Dispatcher:
         """Look again at what was set aside once time has ended the block."""
         if until < endpoint.wake_at:
             endpoint.wake_at = until
-            self.env.call(until, clock.ENDPOINT, endpoint.index, lambda _: self.woken(endpoint, until))
+            self.env.call(until, instant.ENDPOINT, endpoint.index, lambda _: self.woken(endpoint, until))
 
     def woken(self, endpoint: Endpoint, at: int) -> None:
         """The time of ``wake_endpoint`` has come."""
@@ -366,7 +435,7 @@ class Dispatcher:
             endpoint.wake_at = FOREVER
             self.release(endpoint)
 
-    def change_workers(self, change: int, _moment: simpy.Event) -> None:
+    def change_workers(self, change: int, _moment: object) -> None:
         """The number of workers changes; an attempt under way is finished all the same."""
         lane = self.lanes[0]
         lane.free += change

@@ -300,9 +300,13 @@ class Run:
             self.most_tiers = max(
                 (reachable_attempts(rules, model.end) for rules in model.policies), default=1
             )
-            tiers = [model.tier_workers(n + 1) for _ in model.policies for n in range(self.most_tiers)]
+            tiers = [
+                model.scenario.dispatcher.tier_workers(n + 1)
+                for _ in model.policies
+                for n in range(self.most_tiers)
+            ]
         elif lanes is None:
-            steps = model.workers_at()
+            steps = model.scenario.dispatcher.workers_at()
             counts = [steps[0][1]]
             changes = [(at, count - before) for (_, before), (at, count) in itertools.pairwise(steps)]
             self.workers = np.array(changes, dtype=records.STEP)

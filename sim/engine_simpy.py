@@ -2,8 +2,9 @@
 
 A delivery is a process: it waits until it is due, for its turn, for the answer, and decides what follows. Every
 decision is one of ``sim.policy``; what a receiver makes of a request is ``sim.receiver``; luck comes from
-``sim.dice``; who gets a turn is ``sim.dispatch``; what comes first at one instant is ``sim.clock``. So what
-stands here is the course of things: read ``deliver`` first, then ``attempt`` and ``decide``.
+``sim.dice``; who gets a turn and what an answer leads to is
+``sim.dispatch``; what comes first at one instant is ``sim.clock``. So what
+stands here is the course of things: read ``deliver`` first, then ``attempt``.
 
 Time is int nanoseconds.
 """
@@ -18,9 +19,9 @@ from typing import cast
 import numpy as np
 import simpy
 
-from sim import clock, dice, jit, policy, receiver
+from sim import dice, instant, jit, policy, receiver
 from sim.clock import Clock
-from sim.dispatch import Delivery, Dispatcher, Endpoint
+from sim.dispatch import NOT_YET, Delivery, Dispatcher, Endpoint
 from sim.errors import ScenarioError, shown
 from sim.model import STANDSTILL, Member, Model
 from sim.receiver import NEVER
@@ -29,7 +30,6 @@ from sim.trace import (
     DELIVERY_COLUMNS,
     EVENT_COLUMNS,
     NO_OUTCOME,
-    NOT_YET,
     POLL_COLUMNS,
     Columns,
     Ints,
@@ -46,13 +46,20 @@ FINISHED, OUTCOME, STATUS, PROCESSED, SERVED = (
 )
 
 
+class Turned(Delivery):
+    """A delivery whose process waits for its turn."""
+
+    __slots__ = ("turn",)
+    turn: simpy.Event
+
+
 class Simulation:
     """One run of a model."""
 
     def __init__(self, model: Model, receivers: UserReceivers) -> None:
         self.model = model
         self.env = Clock()
-        self.dispatcher = Dispatcher(self.env, model, self.vanish)
+        self.dispatcher = Dispatcher(self.env, model.scenario.dispatcher, self)
         self.overhead = int(model.scenario.dispatcher.overhead)
         self.holds_id = model.scenario.dispatcher.queue_holds == "id"
         self.endpoints = [
@@ -68,8 +75,8 @@ class Simulation:
             for i, member in enumerate(model.members)
             if (own := _own_receiver(model, member, receivers)) is not None
         }
-        self.mailboxes: dict[int, list[Delivery]] = {}
-        self.open: dict[int, Delivery] = {}
+        self.mailboxes: dict[int, list[Turned]] = {}
+        self.open: dict[int, Turned] = {}
         # flat rows of 64-bit numbers: millions of tuples would keep Python's garbage collector busy
         self.events: array[int] = array("q")
         self.deliveries: array[int] = array("q")
@@ -89,7 +96,7 @@ class Simulation:
                 env.process(self.poll(endpoint))
         if progress is not None:
             env.process(self.tell(progress))
-        env.call(self.model.end, clock.END, 0, lambda _: self.finish())
+        env.call(self.model.end, instant.END, 0, lambda _: self.finish())
         env.run(until=self.over)
         return self.columns()
 
@@ -101,7 +108,7 @@ class Simulation:
     def tell(self, progress: Callable[[int], None]) -> Process:
         """Report how far the run has come, now and then."""
         for part in range(1, 201):
-            yield self.env.at(self.model.horizon * part // 200, clock.END, 1)
+            yield self.env.at(self.model.horizon * part // 200, instant.END, 1)
             progress(self.env.now)
 
     # ----------------------------------------------------------------- events
@@ -111,7 +118,7 @@ class Simulation:
         env, model = self.env, self.model
         spec = model.sources[source]
         for index, (time, kind, key, seq) in enumerate(jit.events(spec, model.seed, model.horizon)):
-            yield env.at(time, clock.EVENT, source)
+            yield env.at(time, instant.EVENT, source)
             fan_out = model.fan_out[source][kind]
             if (
                 len(self.open) + sum(1 if group.by_key else group.members for group in fan_out)
@@ -126,7 +133,7 @@ class Simulation:
                 chosen = range(group.first, group.first + group.members)
                 for member in (chosen[key % group.members],) if group.by_key else chosen:
                     self.create(row, source, index, key, self.endpoints[member])
-        yield env.at(model.horizon, clock.EVENT, source)
+        yield env.at(model.horizon, instant.EVENT, source)
         self.producing -= 1
         if not self.open and not self.producing:
             self.finish()
@@ -135,7 +142,7 @@ class Simulation:
         """A new delivery, unless it is over before it begins."""
         now = self.env.now
         word = dice.item_word(self.model.sources[source].word, index)
-        delivery = Delivery(len(self.deliveries) // len(DELIVERY_COLUMNS), event, word, now, endpoint)
+        delivery = Turned(len(self.deliveries) // len(DELIVERY_COLUMNS), event, word, now, endpoint)
         self.deliveries.extend((event, endpoint.index, policy.WAITING, 0, NOT_YET, NOT_YET, NOT_YET, 0))
         self.open[delivery.number] = delivery
         rules = endpoint.policy
@@ -155,18 +162,20 @@ class Simulation:
 
     # ----------------------------------------------------------------- a delivery
 
-    def deliver(self, delivery: Delivery) -> Process:
+    def deliver(self, delivery: Turned) -> Process:
         """The life of a delivery: due, turn, attempt, verdict; again and again until it is settled."""
         while delivery.state == policy.WAITING:
             self.dispatcher.enter(delivery)
             if delivery.due > self.env.now:
-                yield self.env.at(delivery.due, clock.DUE, delivery.number)
+                yield self.env.at(delivery.due, instant.DUE, delivery.number)
                 if delivery.state != policy.WAITING:
                     return  # dropped with its endpoint
-            yield self.dispatcher.offer(delivery)
+            delivery.turn = self.env.event()
+            self.dispatcher.offer(delivery)
+            yield delivery.turn
             yield from self.attempt(delivery)
 
-    def attempt(self, delivery: Delivery) -> Process:
+    def attempt(self, delivery: Turned) -> Process:
         """One HTTP try. Its worker is taken until the sender has an answer, is refused, or gives up."""
         env, endpoint, number = self.env, delivery.endpoint, delivery.attempts
         rules = endpoint.policy
@@ -180,7 +189,7 @@ class Simulation:
         if number == 1 and rules.age_from_first_attempt:
             delivery.born = started
         if self.overhead:  # the sender's own work, before the request leaves; the run may end in it
-            yield env.at(started + self.overhead, clock.ATTEMPT, delivery.number)
+            yield env.at(started + self.overhead, instant.ATTEMPT, delivery.number)
         sent = env.now
         if endpoint.index in self.own_receivers:
             reply = self.own_receivers[endpoint.index].receive(self.request(delivery))
@@ -192,52 +201,20 @@ class Simulation:
         code, finished, asked = policy.heard(rules, number, sent, code, answered, asked)
         self.attempts[row + PROCESSED], self.attempts[row + SERVED] = processed, served
 
-        yield env.at(finished, clock.ATTEMPT, delivery.number)
+        yield env.at(finished, instant.ATTEMPT, delivery.number)
         action = policy.verdict(rules, code)
         self.attempts[row + FINISHED] = finished
         self.attempts[row + OUTCOME] = policy.outcome(action, code)
         self.attempts[row + STATUS] = max(code, 0)
-        self.dispatcher.finish(delivery)
-        self.decide(delivery, rules, action, asked)
-        self.dispatcher.release(endpoint)
+        self.dispatcher.conclude(delivery, action, asked)
+        if delivery.state == policy.WAITING:
+            self.require_progress(delivery, due)
 
-    def decide(self, delivery: Delivery, rules: policy.Policy, action: int, asked: int) -> None:
-        """What an attempt that has ended means for its endpoint and for the delivery."""
-        now, endpoint = self.env.now, delivery.endpoint
-        failed = action != policy.SUCCESS
-        if endpoint.watched:
-            endpoint.health = policy.health_after(rules, endpoint.health, now, failed, delivery.probe)
-            delivery.probe = False
-        if not failed:
-            if rules.budget_ratio >= 0:
-                endpoint.budget = policy.budget_after_success(rules, endpoint.budget, now)
-            delivery.delivered = now
-            self.settle(delivery, policy.STATE_DELIVERED)
-            return
-        rest = policy.endpoint_rest(rules, delivery.attempts, asked)
-        endpoint.rested_until = max(endpoint.rested_until, now + rest)
-        if action == policy.DISABLE or policy.disables(rules, endpoint.health, now):
-            self.disable(endpoint, rules)
-        before = delivery.due
-        state, cause, delivery.due, delivery.gap, endpoint.budget = policy.after_failure(
-            rules,
-            action,
-            endpoint.disabled,
-            delivery.attempts,
-            now,
-            delivery.born,
-            delivery.gap,
-            asked,
-            self.luck(delivery),
-            endpoint.budget,
-        )
-        if state == policy.WAITING:
-            self.require_progress(delivery, before)
-            delivery.state = state
-        else:
-            self.settle(delivery, state, cause)
+    def begin(self, delivery: Turned) -> None:
+        """A worker has taken a delivery: its process goes on."""
+        delivery.turn.succeed()
 
-    def luck(self, delivery: Delivery) -> float:
+    def luck(self, delivery: Turned) -> float:
         """The uniform number behind the jitter of the gap before the next attempt."""
         endpoint = delivery.endpoint
         if endpoint.policy is None or endpoint.policy.jitter == policy.NO_JITTER:
@@ -251,7 +228,7 @@ class Simulation:
             0,
         )
 
-    def settle(self, delivery: Delivery, state: int, cause: int = 0) -> None:
+    def settle(self, delivery: Turned, state: int, cause: int = 0) -> None:
         """A final state, and why."""
         delivery.state = state
         delivery.cause = cause
@@ -262,25 +239,23 @@ class Simulation:
         if not self.open and not self.producing:
             self.finish()
 
-    def vanish(self, delivery: Delivery) -> None:
+    def vanish(self, delivery: Turned) -> None:
         """The object of an event is gone when its attempt would start: there is nothing to send."""
         self.settle(delivery, policy.VANISHED, policy.BY_OBJECT)
 
-    def disable(self, endpoint: Endpoint, rules: policy.Policy) -> None:
-        """Switch an endpoint off: what waits for it is dropped, or held until the end of the run."""
-        endpoint.disabled = True
-        if not rules.disable_holds:
-            for delivery in list(self.open.values()):  # in order of creation
-                if delivery.endpoint is endpoint and delivery.state == policy.WAITING:
-                    self.settle(delivery, policy.DROPPED, policy.BY_DISABLING)
+    def drop_waiting(self, endpoint: Endpoint) -> None:
+        """An endpoint has been switched off: what waits for it is dropped, in order of creation."""
+        for delivery in list(self.open.values()):
+            if delivery.endpoint is endpoint and delivery.state == policy.WAITING:
+                self.settle(delivery, policy.DROPPED, policy.BY_DISABLING)
 
-    def require_progress(self, delivery: Delivery, due_before: int) -> None:
+    def require_progress(self, delivery: Turned, due_before: int) -> None:
         """Refuse retries without a gap against a receiver that fails in no time: time would stand still."""
         delivery.standing = delivery.standing + 1 if delivery.due == due_before else 0
         if delivery.standing > STANDSTILL:
             raise self.model.standstill(delivery.endpoint.member, self.env.now)
 
-    def request(self, delivery: Delivery) -> Request:
+    def request(self, delivery: Turned) -> Request:
         """An attempt in the words of a user's own receiver."""
         row = delivery.event * len(EVENT_COLUMNS)
         source, index, kind, key, seq, _ = self.events[row : row + len(EVENT_COLUMNS)]
@@ -303,7 +278,7 @@ class Simulation:
         spec = self.model.receivers[member.receiver]
         time = member.poll_phase
         while True:
-            yield self.env.at(time, clock.ENDPOINT, endpoint.index)
+            yield self.env.at(time, instant.ENDPOINT, endpoint.index)
             if not receiver.any_outage(spec, member.outages, time):
                 mailbox = self.mailboxes.pop(endpoint.index, [])
                 self.polls.extend((endpoint.index, time, len(mailbox)))
@@ -311,7 +286,7 @@ class Simulation:
                     self.fetch(delivery, time)
             time += member.poll_every
 
-    def fetch(self, delivery: Delivery, time: int) -> None:
+    def fetch(self, delivery: Turned, time: int) -> None:
         """A delivery returned by a poll: one row, tier 0, processed at once."""
         delivery.attempts = 1
         delivery.delivered = time
@@ -322,7 +297,7 @@ class Simulation:
 
     # ----------------------------------------------------------------- results
 
-    def record(self, delivery: Delivery) -> None:
+    def record(self, delivery: Turned) -> None:
         """Write down how a delivery stands."""
         row = delivery.number * len(DELIVERY_COLUMNS)
         self.deliveries[row + 2] = delivery.state

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sim.model import UNLIMITED, Model
+from sim.blocks_dispatcher import UNLIMITED
+from sim.model import Model
 
 ID_BYTES = 64
 """Size of a queue entry that holds only an id (a UUID in text, a type and a separator)."""
@@ -73,6 +74,6 @@ def _workers(model: Model, tiers: Sequence[int]) -> list[list[float]] | None:
     if dispatcher.lanes is not None:
         return [[0.0, float(dispatcher.lanes.first + dispatcher.lanes.retries)]]
     if dispatcher.discipline == "shared":
-        steps = model.workers_at()
+        steps = model.scenario.dispatcher.workers_at()
         return None if steps[0][1] == UNLIMITED else [[start / 1e9, float(count)] for start, count in steps]
-    return [[0.0, float(sum(model.tier_workers(tier) for tier in tiers))]]
+    return [[0.0, float(sum(model.scenario.dispatcher.tier_workers(tier) for tier in tiers))]]

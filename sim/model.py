@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 from sim import dice, policy, receiver, workload
 from sim.blocks import Distribution
-from sim.blocks_dispatcher import Endpoint
+from sim.blocks_dispatcher import UNLIMITED, Endpoint
 from sim.blocks_policy import PolicyBlock
 from sim.blocks_world import ErrorFault, Outage, Producer, ReceiverBlock
 from sim.errors import Problem, ScenarioError, path_of
@@ -24,7 +24,6 @@ from sim.receiver import Outages, RandomOutage, Receiver
 from sim.scenario import DEFAULT_EVENT_TYPE, Scenario, schedule_runs
 from sim.workload import ArrivalProcess, EventSource
 
-UNLIMITED = 2**62
 STANDSTILL = 10_000
 """Attempts of one delivery at one instant after which time is taken to stand still."""
 MANY_OUTAGES = 2000
@@ -100,23 +99,6 @@ class Model:
     members: tuple[Member, ...]
     most_open: int = MOST_OPEN
     """A run ends before an event that would leave more deliveries open."""
-
-    def workers_at(self) -> tuple[tuple[int, int], ...]:
-        """Workers of the shared pool over time as (from, number); one step unless the scenario gives more."""
-        workers = self.scenario.dispatcher.workers
-        if workers == "unlimited":
-            return ((0, UNLIMITED),)
-        if isinstance(workers, int):
-            return ((0, workers),)
-        return tuple((int(start), int(count)) for start, count in workers)  # type: ignore[misc]
-
-    def tier_workers(self, attempt_number: int) -> int:
-        """Workers of a tier under ``per_tier``; the last number given serves the tiers after it."""
-        workers = self.scenario.dispatcher.workers
-        if isinstance(workers, tuple):
-            return int(workers[min(attempt_number, len(workers)) - 1])  # type: ignore[arg-type]
-        assert isinstance(workers, int)
-        return workers
 
     def dedupe_ns(self, member: Member) -> int:
         """For how long a member's receiver tells repeats; 0: not at all."""

@@ -31,6 +31,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from sim import dice, meta, policy
+from sim.dispatch import NOT_YET
 from sim.model import Model
 from sim.order import late_in_order
 from sim.receiver import NEVER
@@ -44,8 +45,6 @@ Ints = np.ndarray[Any, np.dtype[np.int64]]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
 NO_OUTCOME = -1
-NOT_YET = -1
-"""A time that has not come by the end of the run."""
 MOST_TIERS = 12
 """Tiers with a backlog column of their own; later ones are counted with the last."""
 
