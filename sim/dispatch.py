@@ -350,6 +350,15 @@ class Dispatcher:
             if lane.ready:
                 self.wake()
 
+    def withdraw(self, delivery: Delivery) -> None:
+        """A turn is given back: there is nothing to send, and no attempt has been made."""
+        endpoint = delivery.endpoint
+        self.finish(delivery)
+        delivery.attempts -= 1
+        if delivery.probe:  # the next one finds out
+            endpoint.health = policy.stop_probing(endpoint.health)
+            delivery.probe = False
+
     def conclude(self, delivery: Delivery, action: int, asked: int) -> None:
         """An attempt has brought an answer or none: what it means for its endpoint and for the delivery.
 

@@ -472,6 +472,13 @@ def start_probing(health: Health) -> Health:
     return _with_breaker(health, PROBING, health.opened_until, health.breaker_window)
 
 
+def stop_probing(health: Health) -> Health:
+    """The breaker after a probe that was not made after all: the next attempt is one."""
+    if health.breaker != PROBING:
+        return health
+    return _with_breaker(health, OPEN, health.opened_until, health.breaker_window)
+
+
 def _breaker_after(policy: Policy, health: Health, now: int, failed: bool, probe: bool) -> Health:
     if policy.breaker_share <= 0:
         return health
