@@ -43,8 +43,8 @@ def delivery_id(event_id: str, endpoint_id: str) -> str:
 class Known(NamedTuple):
     """A policy that has been read."""
 
-    index: int
-    """Its place among all that have been."""
+    place: int
+    """Among all that have been read."""
     rules: policy.Policy
     connect_timeout: int
     """For connecting alone, ns; 0: only the whole attempt has a limit."""
@@ -70,7 +70,7 @@ class LiveEndpoint(dispatch.Endpoint):
 
     def __init__(self, spec: Endpoint, policies: Policies) -> None:
         known = policies[spec.policy]
-        super().__init__(spec.number, _member(spec, known.index), known.rules)
+        super().__init__(spec.number, _member(spec, known.place), known.rules)
         self.loaded: dict[int, LiveDelivery] = {}
         """Its deliveries in memory by number, until their last result has been stored."""
         self.next_due = FOREVER
@@ -101,7 +101,7 @@ class LiveEndpoint(dispatch.Endpoint):
         self.policy = known.rules
         self.connect_timeout = known.connect_timeout
         self.watched = policy.watches_health(known.rules)
-        self.member = _member(spec, known.index)
+        self.member = _member(spec, known.place)
 
     @property
     def callable(self) -> bool:
