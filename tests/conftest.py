@@ -10,6 +10,9 @@ import pytest
 
 from loadtest.cli import main
 from tests.browser import Browser, chromium
+from tests.stores import home, homes
+
+__all__ = ["home", "homes"]  # fixtures
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -138,6 +138,9 @@ class Store(Protocol):
         First come: by the time at which it began to wait for this attempt, then number.
         """
 
+    async def release(self, endpoint: int, in_flight: set[int]) -> None:
+        """Give back what was handed out for an endpoint that is no longer owned, but for the numbers in flight."""
+
     async def next_due(self) -> dict[int, int]:
         """For each owned endpoint where something waits that is not held, when the first of it is due."""
 
@@ -161,7 +164,11 @@ class Store(Protocol):
         """Settle one waiting delivery; False if it is settled already."""
 
     async def resend(self, deliveries: Sequence[int], due: int) -> list[Released]:
-        """Let settled deliveries wait once more, due then; their attempts go on counting."""
+        """Let settled deliveries wait once more, due and born then; their attempts go on counting.
+
+        One whose stream has others that are not settled is held behind them, whatever their numbers. Those that
+        wait already are left alone. Released are those that may be started.
+        """
 
     # ----------------------------------------------------------------- what is shown
 
@@ -200,5 +207,6 @@ class Store(Protocol):
     async def prune(self, before: int, limit: int) -> int:
         """Delete up to ``limit`` deliveries settled before then; how many were deleted.
 
-        Their logs go with them, and events that have no other delivery.
+        Their logs go with them, and events that have no other delivery; so do events created before then that
+        never had one. Numbers and cursors of what was deleted are not given again.
         """
