@@ -297,10 +297,11 @@ def judge(book: Book, slots: Any, run: Any, slot: int, now: int) -> None:
             t.inversions += processed_after(book.marks, track, note.place)
         mark_processed(book.marks, track, note.place)
     guard = at(book.guards, s.member)
-    if late and guard.guarded:
+    effect = receiver.effect(late, guard.guarded, now, note.known_until)
+    if effect == receiver.IGNORED:
         if note.judged == 0 and counts:
             t.stale_dropped += 1
-    elif now >= note.known_until:
+    elif effect == receiver.EFFECTIVE:
         note.effects += 1
         note.known_until = now + guard.dedupe
     note.judged += 1

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from sim import series
+from sim import receiver, series
 from sim.fields import parse_duration
 from sim.order import late_in_order
 from sim.series import Floats
@@ -244,9 +244,10 @@ def _effects(trace: Trace, deliveries: pd.DataFrame, of_chosen: Any) -> tuple[in
         is_first = row != delivery
         if is_first:
             delivery, had, known_until = row, False, -math.inf
-        if is_late and guards[code]:
+        effect = receiver.effect(is_late, guards[code], at, known_until)
+        if effect == receiver.IGNORED:
             ignored += is_first
-        elif at >= known_until:
+        elif effect == receiver.EFFECTIVE:
             effects += had
             had, known_until = True, round(at + forgets[code], 9)  # as ``exact``
     return effects, ignored

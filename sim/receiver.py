@@ -26,6 +26,8 @@ NEVER = 2**62
 ERROR, LOST_ANSWER, REFUSE, HANG, PAUSE, ERROR_OUTAGE, NOTHING = 0, 1, 2, 3, 4, 5, 6
 NONE = -1
 OK = 200
+# What a processing does.
+IGNORED, REPEATED, EFFECTIVE = 0, 1, 2
 
 # Enum members are objects to a compiler; these are numbers.
 FAULT, LATENCY = int(dice.Stream.FAULT), int(dice.Stream.LATENCY)
@@ -246,6 +248,17 @@ def receive(
     return Answer(OK, now if receiver.on_arrival else done, served, done, -1)
 
 
+def effect(late: bool, guarded: bool, now: float, known_until: float) -> int:
+    """What a processing at ``now`` does: ``IGNORED``, ``REPEATED`` or ``EFFECTIVE``; times of any one unit.
+
+    A stale guard ignores what is late. A receiver knows a delivery until its window after the last processing
+    that had an effect has passed; a repeat does not renew that.
+    """
+    if late and guarded:
+        return IGNORED
+    return EFFECTIVE if now >= known_until else REPEATED
+
+
 def new_books(receiver: Receiver) -> tuple[list[int], list[int], list[int]]:
     """The books ``free, starts, ring`` of a receiver that has seen no request."""
     return [0] * receiver.servers, [0] * max(receiver.backlog, 0), [0, 0]
@@ -334,6 +347,7 @@ COMPILABLE = (
     _replace_least,
     _waiting,
     receive,
+    effect,
     next_outage,
     fill_outages,
 )
