@@ -21,10 +21,10 @@ demo: setup ## simulate the dreamkas scenario, print its table, draw its picture
 	$(BIN)/hooklab run dreamkas --out .demo
 
 test: setup ## the tests (under ten minutes on two cores)
-	$(BIN)/python -m pytest -q -n $(JOBS) -m 'not long'
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m 'not long'
 
 test-long: setup ## the long suites: more seeds, larger runs
-	$(BIN)/python -m pytest -q -n $(JOBS) -m long
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m long
 
 check: setup ## style, types
 	$(BIN)/ruff check .

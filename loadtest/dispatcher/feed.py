@@ -102,14 +102,13 @@ class Feed:
     def note(self, endpoint: LiveEndpoint, due: int, attempts: int | None = None) -> None:
         """A delivery waits in the store from now on; ``attempts`` None: nobody knows of which tier."""
         if self.tiers is not None:
-            for tier in list(self.tiers) if attempts is None else [attempts]:
-                self.look_at_tier(tier)
+            if attempts is not None:  # what nobody knows the tier of is found by the survey
+                self.look_at_tier(attempts)
             return
         if endpoint.feeding:
             endpoint.missed = min(endpoint.missed, due)
-        if due < endpoint.next_due:
-            endpoint.next_due = due
-            self.look(endpoint)
+        endpoint.next_due = min(endpoint.next_due, due)
+        self.look(endpoint)
 
     # ----------------------------------------------------------------- shared: by endpoint
 
@@ -124,14 +123,17 @@ class Feed:
             return
         at = endpoint.next_due - LOOKAHEAD
         if at > clock.now():
-            self.time.call(at, instant.ENDPOINT, endpoint.index, lambda _: self.come(endpoint, at))
+            if at < endpoint.looks_at:
+                endpoint.looks_at = at
+                self.time.call(at, instant.ENDPOINT, endpoint.index, lambda _: self.come(endpoint, at))
         elif self.room(endpoint) > 0:
             endpoint.feeding = True
             self._spawn(self._feed(endpoint))
 
     def come(self, endpoint: LiveEndpoint, at: int) -> None:
-        """The time of ``look`` has come; another may have been found meanwhile."""
-        if endpoint.next_due - LOOKAHEAD <= at:
+        """The time of ``look`` has come; an earlier one may have been found meanwhile."""
+        if endpoint.looks_at == at:
+            endpoint.looks_at = FOREVER
             self.look(endpoint)
 
     async def _feed(self, endpoint: LiveEndpoint) -> None:
@@ -173,7 +175,7 @@ class Feed:
         assert self.tiers is not None
         self.tiers.setdefault(attempts, 0)
         self.tier_rest.add(attempts)
-        if attempts not in self.tier_feeding:
+        if attempts not in self.tier_feeding and self.tiers[attempts] < TIER_ROOM:
             self.tier_feeding.add(attempts)
             self._spawn(self._feed_tier(attempts))
 
@@ -204,6 +206,10 @@ class Feed:
 
     async def survey(self, only: Iterable[int] | None = None) -> None:
         """Ask the store where anything waits: at the start, for endpoints taken over, and now and then."""
+        if self.tiers is not None:
+            for attempt_number in await self.store.backlog():
+                self.look_at_tier(attempt_number - 1)
+            return
         dues = await self.store.next_due()
         chosen = self.endpoints if only is None else set(only)
         for number, due in dues.items():

@@ -75,6 +75,8 @@ class LiveEndpoint(dispatch.Endpoint):
         """Its deliveries in memory by number, until their last result has been stored."""
         self.next_due = FOREVER
         """No later than the first due time of what waits for it in the store only."""
+        self.looks_at = FOREVER
+        """When more of it will be loaded."""
         self.feeding = False
         self.passed: set[int] = set()
         """Numbers that were loaded or given up while a query ran: what it says of them is old."""

@@ -31,12 +31,15 @@ from loadtest.dispatcher.records import (
     Waiting,
 )
 from loadtest.dispatcher.request import Answer, OutgoingRequest, Sender
-from loadtest.dispatcher.store import Store, StoreError
+from loadtest.dispatcher.store import HINT_GRACE, Store, StoreError
 from sim import dice, instant, policy
 from sim.blocks_dispatcher import Dispatcher as Rules
 from sim.dispatch import Dispatcher
 
 log = logging.getLogger(__name__)
+
+TURN = 5_000_000
+"""What a turn of a busy loop may take, ns: who starts in the next one has not waited for a worker."""
 
 Hint = Callable[[int, int, int], bool]
 """(delivery, attempts, gap in ns) → whether a broker will say when the delivery is due."""
@@ -83,6 +86,7 @@ class Scheduler:
         self.stored = 0
         """Deliveries that wait, about."""
         self.tasks: set[asyncio.Task[None]] = set()
+        self.started = False
         self.stopping = False
 
     # ----------------------------------------------------------------- life
@@ -100,6 +104,7 @@ class Scheduler:
         self.stored = sum((await self.store.backlog()).values())
         self.recorder = loop.create_task(self._record())
         self.spawn(self._watch())
+        self.started = True
 
     async def stop(self, within_s: float = 10.0) -> None:
         """Start nothing more, let what is under way end, and store what it brought."""
@@ -136,6 +141,12 @@ class Scheduler:
     def owned_changed(self) -> None:
         """See ``store.Changes``."""
         self.endpoints_changed()
+
+    async def hinted(self, delivery: int, attempts: int) -> None:
+        """A broker says that a delivery is due (or will be in a moment)."""
+        endpoint = await self.store.hint(delivery, attempts)
+        if endpoint is not None:
+            self.due_changed(endpoint, clock.now())
 
     def failed(self, error: StoreError) -> None:
         """See ``store.Changes``."""
@@ -196,6 +207,7 @@ class Scheduler:
                 self.dispatcher.release(known)
         for number in [n for n in self.endpoints if n not in specs or not self.store.owns(n)]:
             self.give_up(self.endpoints.pop(number))
+            await self.store.release(number, self.in_flight_of(number))
         if fresh:
             await self.feed.survey(fresh)
 
@@ -253,6 +265,8 @@ class Scheduler:
     def begin(self, delivery: LiveDelivery) -> None:
         """A worker takes a delivery."""
         delivery.started = self.time.now
+        if delivery.cause == policy.FOR_WORKER and delivery.started - delivery.offered < TURN:
+            delivery.cause = 0
         self.attempting[delivery.number] = delivery
         self.feed.left_tier(delivery.attempts - 1)
         self.spawn(self.attempt(delivery))
@@ -323,7 +337,7 @@ class Scheduler:
         endpoint, row = delivery.endpoint, delivery.row
         spec = endpoint.spec
         name = delivery_id(row.event_id, spec.id)
-        body = message.body(row, name, data, thin=self.rules.message == "thin", hook_fields=spec.hook_fields)
+        body = message.body(row, data, self.rules.message, spec, self.time.now)
         timeout = policy.attempt_timeout(rules, delivery.attempts)
         return OutgoingRequest(
             url=spec.url,
@@ -357,7 +371,13 @@ class Scheduler:
         row, state = delivery.row, delivery.state
         waits = state == policy.WAITING
         stays = waits and self.feed.tiers is None and delivery.due <= at + LOOKAHEAD
-        hinted = waits and not stays and self.hint is not None and self._broker_can(delivery)
+        hinted = (
+            waits
+            and not stays
+            and self.hint is not None
+            and self._broker_can(delivery)
+            and self.hint(delivery.number, delivery.attempts, delivery.gap)
+        )
         result = Result(
             row.number, row.endpoint, delivery.attempts, state, delivery.cause if not waits else 0,
             delivery.due, delivery.gap, delivery.born, at, done, hinted,
@@ -407,9 +427,7 @@ class Scheduler:
             return
         self.feed.unload(delivery)
         if result.state == policy.WAITING:
-            if result.hinted and self.hint is not None:
-                self.hint(result.delivery, result.attempts, result.gap)
-            self.feed.note(delivery.endpoint, result.due, result.attempts)
+            self.feed.note(delivery.endpoint, result.due + HINT_GRACE * result.hinted, result.attempts)
 
     # ----------------------------------------------------------------- endpoints
 
