@@ -40,6 +40,7 @@ bench: setup ## benchmarks: ratios measured side by side in one run
 	$(BIN)/python tests/bench/scale.py
 	$(BIN)/python tests/bench/startup.py
 	$(BIN)/python tests/bench/sweep.py
+	$(BIN)/python tests/bench/dispatcher.py
 
 loadtest: setup ## load tests: not built yet
 	@echo 'The load-test harness is not part of this version; see CHANGELOG.md.' >&2; exit 1

@@ -147,9 +147,9 @@ async def _take_all(
 
 
 def _page(answer: Any, cursor: int) -> tuple[list[dict[str, Any]], int]:
-    """Events and the next cursor of ``{"events": [{id, key, seq, …}], "after": cursor}``."""
+    """Events and the next cursor of ``{"events": [{id, key, seq, …}], "next": cursor}``."""
     try:
-        events, after = answer["events"], int(answer.get("after", cursor))
+        events, after = answer["events"], int(answer.get("next", cursor))
         good = all(isinstance(event["id"], str) and isinstance(event.get("seq", -1), int) for event in events)
     except (TypeError, ValueError, KeyError, AttributeError):
         good = False

@@ -468,9 +468,7 @@ class FakeDispatcher:
             said = {name: values[0] for name, values in parse_qs(query).items()}
             after = int(said["after"])
             page = self.events[after : after + int(said["limit"])]
-            exchange.answer(
-                reply_with(200, json.dumps({"events": page, "after": after + len(page)}).encode())
-            )
+            exchange.answer(reply_with(200, json.dumps({"events": page, "next": after + len(page)}).encode()))
         else:
             exchange.answer(reply_with(200, b"{}"))
 
