@@ -1,20 +1,27 @@
-"""The command ``hooklab serve``: the reference dispatcher as a process."""
+"""The command ``hooklab serve``. What is heavy is imported when it runs."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
+import secrets
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sim.errors import Problem, ScenarioError
+from sim.errors import Problem, ScenarioError, nearest
 
 if TYPE_CHECKING:
     from loadtest.dispatcher.store import Store
+    from sim.blocks_dispatcher import Dispatcher
+    from sim.blocks_policy import PolicyBlock
 
 TOKEN_VARIABLE = "HOOKLAB_TOKEN"
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+SHORTEST_TOKEN = 8
+LEVELS = ("debug", "info", "warning", "error")
+STORES = "must be sqlite:PATH or postgresql://USER@HOST/DATABASE"
 
 
 def add_to(app: typer.Typer) -> None:
@@ -24,120 +31,171 @@ def add_to(app: typer.Typer) -> None:
 
 def serve(
     listen: Annotated[
-        str, typer.Option(metavar="HOST:PORT", help="Where to listen; port 0 takes a free one.")
+        str, typer.Option(metavar="HOST:PORT", help="Port 0: any that is free.")
     ] = "127.0.0.1:8080",
-    store: Annotated[
-        str, typer.Option(metavar="URL", help="sqlite:PATH or postgresql://….")
-    ] = "sqlite:hooklab.db",
+    store: Annotated[str, typer.Option(help="sqlite:PATH or postgresql://…")] = "sqlite:hooklab.db",
     tiers: Annotated[
-        str | None,
-        typer.Option(metavar="amqp://…", help="RabbitMQ whose delayed queues say when retries are due."),
-    ] = None,
+        str, typer.Option(help="amqp://…: a broker whose delayed queues tell what is due.")
+    ] = "",
+    seed: Annotated[int | None, typer.Option(min=0, help="Of the jitter; default: random.")] = None,
     scenario: Annotated[
-        str | None, typer.Option(help="Take the dispatcher block and the policies of this scenario.")
+        str | None, typer.Option(help="A scenario whose dispatcher block and policies are used.")
     ] = None,
     overrides: Annotated[
-        list[str] | None, typer.Option("--set", metavar="P=V", help="Override a leaf of the scenario.")
+        list[str] | None,
+        typer.Option("--set", metavar="PATH=VALUE", help="Override a leaf of the scenario; repeatable."),
     ] = None,
-    workers: Annotated[
-        int | None,
-        typer.Option(min=1, help="Attempts under way at once. Default: the scenario's, else unlimited."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Seed of the jitter. Default: random.")] = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Attempts under way at once.")] = None,
     allow_network: Annotated[
-        list[str] | None, typer.Option(metavar="CIDR", help="Also send to this network, such as 127.0.0.0/8.")
+        list[str] | None,
+        typer.Option(metavar="CIDR", help="A network that is not public but may be sent to; repeatable."),
     ] = None,
     allow_port: Annotated[
         list[str] | None,
-        typer.Option(metavar="PORTS", help="Ports that may be sent to, such as 443 or 8000-8999."),
+        typer.Option(metavar="PORT", help="A port or range to send to, besides the usual; repeatable."),
     ] = None,
-    ca_file: Annotated[
-        Path | None, typer.Option(help="Certificates (PEM) to trust instead of the system's.")
-    ] = None,
+    ca_file: Annotated[Path | None, typer.Option(help="PEM certificates to trust instead.")] = None,
     host: Annotated[
-        list[str] | None, typer.Option(help="Another name under which this dispatcher is called.")
+        list[str] | None, typer.Option(metavar="NAME", help="A name it may be called by; repeatable.")
     ] = None,
-    retention: Annotated[str, typer.Option(help="How long settled deliveries are kept; 0 for ever.")] = "30d",
+    retention: Annotated[
+        str, typer.Option(help="How long settled deliveries are kept; 0: for ever.")
+    ] = "30d",
     synchronous: Annotated[
-        str, typer.Option(help="full, or normal: a power cut may lose the last moments (sqlite).")
+        str, typer.Option(help="full, or normal: a power cut may then undo the last moment (sqlite).")
     ] = "full",
     max_stored: Annotated[
-        int, typer.Option(min=1, help="Waiting deliveries beyond which events are refused with 429.")
+        int, typer.Option(min=1, help="Waiting deliveries from which on new events are refused.")
     ] = 10_000_000,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
 ) -> None:
-    """Run the reference dispatcher: accepts events by HTTP and delivers them by the policies of its endpoints."""
-    from loadtest.dispatcher import process
-    from loadtest.dispatcher.app import Settings
-    from loadtest.dispatcher.guard import DEFAULT_PORTS
-    from sim.blocks_dispatcher import Dispatcher
-    from sim.fields import parse_duration
-    from sim.scenario import load
+    """Run the dispatcher: events in by HTTP, deliveries out by their policies.
 
-    name, port = address(listen)
-    token = os.environ.get(TOKEN_VARIABLE) or None
-    if token is None and name not in LOOPBACK:
-        rule = f"is not loopback: set {TOKEN_VARIABLE} to the token that callers must send"
-        raise ScenarioError([Problem("--listen", listen, rule)])
-    if log_level not in process.LEVELS:
-        raise ScenarioError(
-            [Problem("--log-level", log_level, f"must be one of {', '.join(process.LEVELS)}")]
-        )
-    rules, policies = Dispatcher(), {}
-    if scenario is not None:
-        world = load(scenario).with_overrides(overrides or [])
-        rules, policies = world.dispatcher, dict(world.policies)
-    elif overrides:
-        raise ScenarioError([Problem("--set", overrides[0], "needs --scenario")])
-    if workers is not None:
-        rules = Dispatcher.model_validate({**rules.model_dump(exclude={"lanes"}), "workers": workers})
-    if tiers is not None:
-        if not store.startswith("postgres"):
-            raise ScenarioError(
-                [Problem("--tiers", tiers, "needs --store postgresql://…, which is the truth")]
-            )
-        if rules.discipline == "per_tier":
-            rule = "does not go with discipline: per_tier, where a worker holds the head: a delayed queue lets nobody"
-            raise ScenarioError([Problem("--tiers", tiers, rule)])
+    $HOOKLAB_TOKEN is the bearer token that callers must send; without one it listens on loopback only.
+    """
+    address, port = _address(listen)
+    token = _token(address)
+    if overrides and scenario is None:
+        raise ScenarioError("--set overrides a leaf of a scenario: it needs --scenario NAME")
+    _require("--log-level", log_level, LEVELS)
+    _require("--synchronous", synchronous, ("full", "normal"))
+    keep = _duration("--retention", retention)
+
     try:
-        kept = int(parse_duration(retention))
-    except ValueError as error:
-        raise ScenarioError([Problem("--retention", retention, str(error))]) from None
+        from loadtest.dispatcher import serve as serving
+        from loadtest.dispatcher.api import LOCAL_HOSTS, Settings
+        from loadtest.dispatcher.guard import DEFAULT_PORTS
+    except ModuleNotFoundError as error:
+        raise ScenarioError(f"serve needs {error.name}: pip install 'hooklab[loadtest]'") from None
+    policies, rules = _rules(scenario, overrides or (), workers)
+    _check_tiers(tiers, store, rules)
     settings = Settings(
-        rules=rules,
-        policies=policies,
-        seed=int.from_bytes(os.urandom(7), "big") if seed is None else seed,
-        hosts=(*LOOPBACK, name, *(host or [])),
         token=token,
-        allow_networks=tuple(allow_network or ()),
-        allow_ports=tuple(allow_port or DEFAULT_PORTS),
-        ca_file=None if ca_file is None else str(ca_file),
-        tiers=tiers,
-        most_stored=max_stored,
-        retention=kept,
+        hosts=LOCAL_HOSTS | {address.lower()} | {name.lower().strip("[]") for name in host or ()},
+        policies=policies,
+        holds_id=rules.queue_holds == "id",
+        ordering=rules.ordering,
+        retention=keep,
     )
-    process.run(settings, opened(store, synchronous), name.strip("[]"), port, log_level)
+    serving.run(
+        serving.Process(
+            settings=settings,
+            store=_store(store, synchronous),
+            rules=rules,
+            seed=secrets.randbits(63) if seed is None else seed,
+            host=address,
+            port=port,
+            tiers=tiers,
+            allow_networks=tuple(allow_network or ()),
+            allow_ports=(*DEFAULT_PORTS, *(allow_port or ())),
+            ca_file=None if ca_file is None else str(ca_file),
+            most_stored=max_stored,
+            log_level=log_level,
+        )
+    )
 
 
-def address(listen: str) -> tuple[str, int]:
-    """Host and port of ``--listen``; raises ``ScenarioError``."""
-    name, _, port = listen.rpartition(":")
-    if not name or not port.isdigit() or int(port) > 65535:
-        raise ScenarioError([Problem("--listen", listen, "must be HOST:PORT, such as 127.0.0.1:8080")])
-    return name, int(port)
+def _check_tiers(tiers: str, store: str, rules: Dispatcher) -> None:
+    """Refuse a broker beside a store or a discipline that it does not go with."""
+    if tiers and not store.startswith("postgres"):
+        raise ScenarioError(
+            [Problem("--tiers", tiers, "needs PostgreSQL as --store: the broker only carries hints")]
+        )
+    if tiers and rules.discipline == "per_tier":
+        rule = "does not go with discipline: per_tier, where a worker holds the head: a delayed queue lets nobody"
+        raise ScenarioError([Problem("--tiers", tiers, rule)])
 
 
-def opened(url: str, synchronous: str) -> Store:
-    """The store of a URL; raises ``ScenarioError``."""
-    if synchronous not in ("full", "normal"):
-        raise ScenarioError([Problem("--synchronous", synchronous, "must be full or normal")])
-    kind, _, path = url.partition(":")
+def _address(listen: str) -> tuple[str, int]:
+    """Host (an IPv6 address without brackets) and port."""
+    host, _, port = listen.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if not host or (":" in host and not bracketed) or not port.isdecimal() or int(port) > 65_535:
+        rule = "must be HOST:PORT, such as 127.0.0.1:8080 or [::1]:8080"
+        raise ScenarioError([Problem("--listen", listen, rule)])
+    return host.strip("[]"), int(port)
+
+
+def _token(host: str) -> str:
+    token = os.environ.get(TOKEN_VARIABLE, "")
+    if token and (
+        len(token) < SHORTEST_TOKEN or not token.isascii() or not token.isprintable() or " " in token
+    ):
+        rule = f"must be at least {SHORTEST_TOKEN} visible ASCII characters"
+        raise ScenarioError([Problem(f"${TOKEN_VARIABLE}", None, rule)])
+    if not token and not _is_loopback(host):
+        rule = f"can be reached by others: set ${TOKEN_VARIABLE}, or listen on 127.0.0.1"
+        raise ScenarioError([Problem("--listen", host, rule)])
+    return token
+
+
+def _is_loopback(host: str) -> bool:
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _rules(
+    scenario: str | None, overrides: Iterable[str], workers: int | None
+) -> tuple[dict[str, PolicyBlock], Dispatcher]:
+    """Policies that may be named, and how the dispatcher works."""
+    from sim.blocks_dispatcher import Dispatcher
+
+    if scenario is None:
+        return {}, Dispatcher() if workers is None else Dispatcher(workers=workers)
+    import sim
+
+    more = [] if workers is None else [f"dispatcher.workers={workers}"]
+    loaded = sim.load(scenario, [*overrides, *more])
+    return dict(loaded.policies), loaded.dispatcher
+
+
+def _require(option: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        rule = f"must be {', '.join(known[:-1])} or {known[-1]}{nearest(value, known)}"
+        raise ScenarioError([Problem(option, value, rule)])
+
+
+def _duration(option: str, text: str) -> int:
+    from sim.fields import parse_duration
+
+    try:
+        return int(parse_duration(text))
+    except ValueError as error:
+        raise ScenarioError([Problem(option, text, str(error))]) from None
+
+
+def _store(address: str, synchronous: str) -> Store:
+    kind, _, path = address.partition(":")
     if kind == "sqlite" and path:
         from loadtest.dispatcher.store_sqlite import SqliteStore
 
         return SqliteStore(path, synchronous=synchronous.upper())
-    if kind in ("postgresql", "postgres"):
+    if kind in ("postgresql", "postgres") and path.startswith("//"):
         from loadtest.dispatcher.store_postgres import PostgresStore
 
-        return PostgresStore(url)
-    raise ScenarioError([Problem("--store", url, "must be sqlite:PATH or postgresql://USER@HOST/DATABASE")])
+        return PostgresStore(address)
+    raise ScenarioError([Problem("--store", address, STORES)])

@@ -148,7 +148,11 @@ class Dispatcher:
     def settled(self, count: int) -> list[dict[str, Any]]:
         """Wait until so many deliveries are settled, and give all that are."""
         return until(
-            lambda: [one for one in self.call("GET", "/deliveries?limit=1000")[1] if one["settled_at"]],
+            lambda: [
+                one
+                for one in self.call("GET", "/deliveries?limit=1000")[1]["deliveries"]
+                if one["settled_at"]
+            ],
             lambda done: len(done) >= count,
         )
 

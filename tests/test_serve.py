@@ -45,7 +45,7 @@ def test_an_event_is_delivered_signed_and_shown(store: str) -> None:
             "POST", "/events", [{"id": "p:0", "type": "order.paid", "key": "7", "seq": 3, "data": {"sum": 1}}]
         )
         assert (status, answered) == (202, [{"id": "p:0"}])
-        assert served.call("POST", "/events", {"type": "other", "data": 1})[0] == 202
+        assert served.call("POST", "/events", {"type": "other", "key": "k", "data": 1})[0] == 202
         (done,) = served.settled(1)
         assert (done["id"], done["state"], done["attempts"]) == ("p:0:shop:0", "delivered", 1)
         assert Webhook(made["secret"]).verify(hook.bodies[0], hook.headers[0])["data"] == {"sum": 1}
@@ -62,10 +62,12 @@ def test_a_failing_delivery_climbs_ends_dead_and_is_sent_again(store: str) -> No
     good = threading.Event()
     with receiver(lambda *_: 200 if good.is_set() else 500) as hook, dispatcher(store) as served:
         served.endpoint(hook.url, id="shop:0")
-        served.call("POST", "/events", {"id": "p:0", "type": "t", "data": 1})
+        served.call("POST", "/events", {"id": "p:0", "type": "t", "key": "k", "data": 1})
         (done,) = served.settled(1)
         assert (done["state"], done["cause"], done["attempts"]) == ("dead", "attempts", 3)
-        assert [one["id"] for one in served.call("GET", "/deliveries?state=dead")[1]] == ["p:0:shop:0"]
+        assert [one["id"] for one in served.call("GET", "/deliveries?state=dead")[1]["deliveries"]] == [
+            "p:0:shop:0"
+        ]
         good.set()
         assert served.call("POST", "/deliveries/p:0:shop:0/resend")[0] == 202
         until(
@@ -80,7 +82,7 @@ def test_pause_rotate_test_event_and_removal(store: str) -> None:
     with receiver() as hook, dispatcher(store) as served:
         old = served.endpoint(hook.url, id="shop:0")
         assert served.call("POST", "/endpoints/shop:0/pause")[1]["status"] == "paused"
-        served.call("POST", "/events", {"id": "p:0", "type": "t", "data": 1})
+        served.call("POST", "/events", {"id": "p:0", "type": "t", "key": "k", "data": 1})
         _, rotated = served.call("POST", "/endpoints/shop:0/rotate-secret")
         assert rotated["secret"] != old["secret"]
         assert hook.requests == []
@@ -91,10 +93,10 @@ def test_pause_rotate_test_event_and_removal(store: str) -> None:
         _, test = served.call("POST", "/endpoints/shop:0/test")
         until(hook.counts, lambda counts: counts[test["delivery_id"]] == 1)
         served.call("POST", "/endpoints/shop:0/pause")
-        served.call("POST", "/events", {"id": "p:1", "type": "t", "data": 1})
+        served.call("POST", "/events", {"id": "p:1", "type": "t", "key": "k", "data": 1})
         assert served.call("DELETE", "/endpoints/shop:0")[0] == 204
         assert served.call("GET", "/endpoints/shop:0")[0] == 404
-        states = {one["event_id"]: one["state"] for one in served.call("GET", "/deliveries")[1]}
+        states = {one["event_id"]: one["state"] for one in served.call("GET", "/deliveries")[1]["deliveries"]}
         assert states["p:1"] == "dropped"
 
 
@@ -102,13 +104,15 @@ def test_a_polling_endpoint_fetches_what_waits(store: str) -> None:
     """A cursor over what waits; what was returned counts as delivered and can be read again."""
     with dispatcher(store) as served:
         served.call("POST", "/endpoints", {"id": "puller", "types": ["*"], "mode": {"poll": {"every": "1s"}}})
-        served.call("POST", "/events", [{"id": f"p:{i}", "type": "t", "data": i} for i in range(5)])
+        served.call(
+            "POST", "/events", [{"id": f"p:{i}", "type": "t", "key": "k", "data": i} for i in range(5)]
+        )
         _, first = served.call("GET", "/events?endpoint=puller&limit=3")
         assert [one["data"] for one in first["events"]] == [0, 1, 2]
         _, rest = served.call("GET", f"/events?endpoint=puller&after={first['next']}")
         assert [one["id"] for one in rest["events"]] == ["p:3", "p:4"]
         assert served.call("GET", "/events?endpoint=puller")[1]["events"][0]["id"] == "p:0"
-        assert {one["state"] for one in served.call("GET", "/deliveries")[1]} == {"delivered"}
+        assert {one["state"] for one in served.call("GET", "/deliveries")[1]["deliveries"]} == {"delivered"}
 
 
 def test_a_deleted_object_vanishes_from_the_queue(store: str) -> None:
@@ -117,7 +121,10 @@ def test_a_deleted_object_vanishes_from_the_queue(store: str) -> None:
         served.endpoint(hook.url, id="shop:0", policy={"schedule": ["300ms"], "timeout": "5s"})
         served.call("PUT", "/objects/order/1", {"v": 1})
         served.call("PUT", "/objects/order/2", {"v": 1})
-        named = [{"id": f"p:{i}", "type": "t", "object": {"type": "order", "id": str(i)}} for i in (1, 2)]
+        named = [
+            {"id": f"p:{i}", "type": "t", "key": "k", "object": {"type": "order", "id": str(i)}}
+            for i in (1, 2)
+        ]
         assert served.call("POST", "/events", named)[0] == 202
         served.call("PUT", "/objects/order/1", {"v": 2})
         served.call("DELETE", "/objects/order/2")
@@ -130,10 +137,12 @@ def test_replay_sends_a_time_range_again(store: str) -> None:
     """All events of a range once more, to one endpoint."""
     with receiver() as hook, dispatcher(store) as served:
         served.endpoint(hook.url, id="shop:0")
-        served.call("POST", "/events", [{"id": f"p:{i}", "type": "t", "data": i} for i in range(3)])
+        served.call(
+            "POST", "/events", [{"id": f"p:{i}", "type": "t", "key": "k", "data": i} for i in range(3)]
+        )
         served.settled(3)
         span = {"since": "2020-01-01T00:00:00Z", "until": "2099-01-01T00:00:00Z"}
-        assert served.call("POST", "/endpoints/shop:0/replay", span) == (202, {"deliveries": 3})
+        assert served.call("POST", "/endpoints/shop:0/replay", span) == (202, {"added": 0, "resent": 3})
         until(lambda: sorted(hook.counts().values()), lambda counts: counts == [2, 2, 2])
 
 
@@ -144,7 +153,9 @@ def post_numbered(served: Callable[[], Dispatcher], accepted: set[str], stop: th
         ids = [f"p:{number + i}" for i in range(10)]
         number += 10
         try:
-            status, _ = served().call("POST", "/events", [{"id": one, "type": "t", "data": 1} for one in ids])
+            status, _ = served().call(
+                "POST", "/events", [{"id": one, "type": "t", "key": "k", "data": 1} for one in ids]
+            )
         except OSError:  # it has just been killed
             time.sleep(0.02)
             continue
@@ -175,7 +186,7 @@ def test_nothing_accepted_is_lost_when_the_process_is_killed(store: str) -> None
                 lambda missing: not missing,
             )
             waiting = "/deliveries?limit=1000&state=waiting"
-            until(lambda: running[-1].call("GET", waiting)[1], lambda rows: rows == [])
+            until(lambda: running[-1].call("GET", waiting)[1]["deliveries"], lambda rows: rows == [])
         finally:
             stop.set()
             thread.join()
@@ -192,12 +203,18 @@ def test_two_processes_share_the_work_and_one_takes_over() -> None:
         for member in range(8):
             first.endpoint(hook.url, id=f"shop:{member}")
         for number, served in enumerate((first, second) * 10):
-            assert served.call("POST", "/events", {"id": f"p:{number}", "type": "t", "data": 1})[0] == 202
+            assert (
+                served.call("POST", "/events", {"id": f"p:{number}", "type": "t", "key": "k", "data": 1})[0]
+                == 202
+            )
         until(hook.counts, lambda counts: len(counts) == 160)
         assert set(hook.counts().values()) == {1}
         first.stop(signal.SIGKILL)
         for number in range(100, 110):
-            assert second.call("POST", "/events", {"id": f"p:{number}", "type": "t", "data": 1})[0] == 202
+            assert (
+                second.call("POST", "/events", {"id": f"p:{number}", "type": "t", "key": "k", "data": 1})[0]
+                == 202
+            )
         until(hook.counts, lambda counts: len(counts) == 240)
 
 
@@ -212,7 +229,9 @@ def test_a_broker_says_when_retries_are_due() -> None:
         hook = held.enter_context(receiver(lambda _n, attempt: 500 if attempt == 1 else 200))
         served = held.enter_context(dispatcher(address, "--tiers", AMQP))
         served.endpoint(hook.url, id="shop:0", policy={"schedule": ["0s", "2s"], "timeout": "5s"})
-        served.call("POST", "/events", [{"id": f"p:{i}", "type": "t", "data": 1} for i in range(20)])
+        served.call(
+            "POST", "/events", [{"id": f"p:{i}", "type": "t", "key": "k", "data": 1} for i in range(20)]
+        )
         served.settled(20)
         assert sorted(hook.counts().values()) == [2] * 20
         _, one = served.call("GET", "/deliveries/p:0:shop:0")
@@ -222,17 +241,16 @@ def test_a_broker_says_when_retries_are_due() -> None:
 
 BAD = [
     ("POST", "/events", b"{oops", 400, "JSON"),
-    ("POST", "/events", [], 422, "at least one"),
-    ("POST", "/events", {"type": "has space"}, 422, "type"),
+    ("POST", "/events", [], 422, "from 1 to 1,000"),
     ("POST", "/events", {"type": "t", "kez": 1}, 422, "kez"),
     ("POST", "/events", {"type": "t", "id": "a:b"}, 422, "name:number"),
-    ("POST", "/events", {"type": "t", "seq": -1}, 422, "seq"),
-    ("POST", "/events", {"type": "t", "occurred_at": "yesterday"}, 422, "RFC 3339"),
-    ("POST", "/events", [{"type": "t"}] * 1001, 422, "1000"),
-    ("POST", "/events", {"type": "t", "data": "x" * 300_000}, 422, "bytes"),
-    ("POST", "/events", b" " * 5_000_000, 413, "bytes"),
-    ("POST", "/endpoints", {"url": "ftp://127.0.0.1/", "types": ["*"]}, 422, "url"),
-    ("POST", "/endpoints", {"url": "http://10.0.0.1/", "types": ["*"]}, 422, "public"),
+    ("POST", "/events", {"type": "t", "key": "k", "data": 1, "seq": -1}, 422, "seq"),
+    ("POST", "/events", {"type": "t", "key": "k", "data": 1, "occurred_at": "yesterday"}, 422, "RFC 3339"),
+    ("POST", "/events", [{"type": "t", "key": "k", "data": 1}] * 1001, 422, "1,000"),
+    ("POST", "/events", {"type": "t", "key": "k", "data": "x" * 300_000}, 413, "bytes"),
+    ("POST", "/events", b" " * 1_100_000, 413, "bytes"),
+    ("POST", "/endpoints", {"url": "ftp://127.0.0.1/", "types": ["*"], "policy": "timepad"}, 422, "url"),
+    ("POST", "/endpoints", {"url": "http://10.0.0.1/", "types": ["*"], "policy": "timepad"}, 422, "public"),
     ("POST", "/endpoints", {"types": ["*"]}, 422, "url"),
     (
         "POST",
@@ -255,8 +273,8 @@ BAD = [
     ("GET", "/deliveries?limit=many", None, 422, "limit"),
     ("GET", "/deliveries/none", None, 404, "delivery"),
     ("POST", "/deliveries/none/resend", None, 404, "delivery"),
-    ("GET", "/nowhere", None, 404, "Not Found"),
-    ("DELETE", "/events", None, 405, "Not Allowed"),
+    ("GET", "/nowhere", None, 404, "/nowhere"),
+    ("DELETE", "/events", None, 405, "not allowed"),
 ]
 
 
@@ -272,14 +290,14 @@ def test_bad_input_is_answered_with_its_rule(
 
 def test_the_same_event_twice_is_one_and_other_content_a_conflict(serving: Dispatcher) -> None:
     """Repeats are safe, contradictions are told."""
-    event = {"id": "same:1", "type": "t", "data": {"a": 1}}
+    event = {"id": "same:1", "type": "t", "key": "k", "data": {"a": 1}}
     assert (
         serving.call("POST", "/events", event)
         == serving.call("POST", "/events", event)
         == (202, {"id": "same:1"})
     )
     assert serving.call("POST", "/events", {**event, "data": {"a": 2}})[0] == 409
-    batch = [{"type": "t", "id": "fresh:1"}, {**event, "data": 3}]
+    batch = [{"type": "t", "key": "k", "data": 1, "id": "fresh:1"}, {**event, "data": 3}]
     assert serving.call("POST", "/events", batch)[0] == 409
     assert serving.call("GET", "/events/fresh:1")[0] == 404
 
@@ -302,7 +320,7 @@ def test_a_token_a_host_and_json_are_asked_for(serving: Dispatcher) -> None:
         (["--store", "mysql://x"], "--store"),
         (["--store", "sqlite:/nowhere/at/all.db"], "nowhere"),
         (["--store", "postgresql://127.0.0.1:1/x"], "127.0.0.1"),
-        (["--tiers", "amqp://x"], "postgresql"),
+        (["--tiers", "amqp://x"], "PostgreSQL"),
         (["--allow-network", "300.0.0.0/8"], "300.0.0.0/8"),
         (["--retention", "soon"], "--retention"),
         (["--log-level", "loud"], "--log-level"),

@@ -1,147 +1,123 @@
-"""The dispatcher put together: settings in, a running application out."""
+"""The application put together: routes, who may call, and the life of the dispatcher.
+
+``build`` is given the parts that differ (a store, a scheduler with its sender); ``serve`` makes these.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Mapping
 
 from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from loadtest import clock
-from loadtest.dispatcher.api import HANDLERS, Api
-from loadtest.dispatcher.guard import DEFAULT_PORTS, Guard
-from loadtest.dispatcher.intake import Intake
-from loadtest.dispatcher.observed import Observed
-from loadtest.dispatcher.protect import Protect
-from loadtest.dispatcher.scheduler import Observer, Scheduler
-from loadtest.dispatcher.sender import CurlSender
-from loadtest.dispatcher.store import Store, StoreError
-from loadtest.dispatcher.subscriptions import Subscriptions
-from loadtest.dispatcher.tiers_amqp import AmqpTiers
-from sim.blocks_dispatcher import Dispatcher as Rules
-from sim.blocks_policy import PolicyBlock
+from loadtest.dispatcher.access import Access
+from loadtest.dispatcher.answers import RefusedError
+from loadtest.dispatcher.api import Api
+from loadtest.dispatcher.api_routes import OPEN_PATHS, OPERATIONS, Operation, by_path
+from loadtest.dispatcher.openapi import document
+from loadtest.dispatcher.store import ConflictError, StoreError
 
 log = logging.getLogger(__name__)
 
 PRUNE_EVERY_S = 60.0
 PRUNED_AT_ONCE = 1_000
+STORE_RETRY_AFTER_S = 1
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How a dispatcher runs."""
-
-    rules: Rules = field(default_factory=Rules)
-    policies: dict[str, PolicyBlock] = field(default_factory=dict)
-    """Policies that endpoints may choose by name, besides the bundled ones."""
-    seed: int
-    hosts: tuple[str, ...]
-    token: str | None = None
-    allow_networks: tuple[str, ...] = ()
-    allow_ports: tuple[str, ...] = DEFAULT_PORTS
-    ca_file: str | None = None
-    tiers: str | None = None
-    """Address of a broker whose delayed queues say when retries are due."""
-    most_stored: int = 10_000_000
-    retention: int = 0
-    """How long settled deliveries are kept, ns; 0: for ever."""
-    stop_within_s: float = 10.0
-
-
-class Told:
-    """Passes on what a store tells, once there is somebody to tell."""
-
-    def __init__(self, scheduler: Scheduler, subscriptions: Subscriptions) -> None:
-        self.scheduler = scheduler
-        self.subscriptions = subscriptions
-
-    def endpoints_changed(self) -> None:
-        """See ``store.Changes``."""
-        self.subscriptions.forget()
-        if self.scheduler.started:
-            self.scheduler.endpoints_changed()
-
-    def due_changed(self, endpoint: int, due: int) -> None:
-        """See ``store.Changes``."""
-        if self.scheduler.started:
-            self.scheduler.due_changed(endpoint, due)
-
-    def owned_changed(self) -> None:
-        """See ``store.Changes``."""
-        if self.scheduler.started:
-            self.scheduler.owned_changed()
-
-    def failed(self, error: StoreError) -> None:
-        """See ``store.Changes``."""
-        self.scheduler.failed(error)
-
-
-def build(settings: Settings, store: Store, failed: Callable[[StoreError], None]) -> Starlette:
-    """The application; the dispatcher starts and stops with it. ``failed``: the store is broken for good."""
-    guard = Guard(settings.allow_networks, settings.allow_ports)
-    observed = Observed()
+def build(api: Api) -> Starlette:
+    """The application of an API; its lifespan opens the store and runs the scheduler."""
+    api.document = document(OPERATIONS)
 
     @contextlib.asynccontextmanager
-    async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        sender = CurlSender(guard, settings.ca_file)
-        tiers = AmqpTiers(settings.tiers) if settings.tiers is not None else None
-        scheduler = Scheduler(
-            store,
-            sender,
-            settings.rules,
-            settings.seed,
-            hint=tiers.hint if tiers is not None else None,
-            observer=Observer(observed.attempted),
-            most_stored=settings.most_stored,
-            failed=failed,
-        )
-        subscriptions = Subscriptions(store)
-        try:
-            await store.open(Told(scheduler, subscriptions))
-        except StoreError as error:
-            failed(error)
+    async def lifespan(_app: Starlette) -> AsyncIterator[None]:
+        async with dispatching(api):
             yield
-            return
-        await scheduler.start()
-        if tiers is not None:
-            await tiers.open(scheduler.hinted)
-        intake = Intake(store, subscriptions, scheduler, settings.rules.queue_holds == "id")
-        api = Api(
-            store,
-            scheduler,
-            subscriptions,
-            intake,
-            guard,
-            observed,
-            settings.policies,
-            settings.rules.ordering,
-        )
-        app.router.routes.extend(api.routes())
-        pruner = asyncio.create_task(prune(store, settings.retention))
-        yield
-        pruner.cancel()
-        if tiers is not None:
-            await tiers.close()
-        await scheduler.stop(settings.stop_within_s)
-        await store.close()
 
-    return Starlette(
+    application = Starlette(
+        routes=[Route(path, Resource(api, operations)) for path, operations in by_path().items()],
+        middleware=[
+            Middleware(Access, token=api.settings.token, hosts=api.settings.hosts, open_paths=OPEN_PATHS)
+        ],
+        exception_handlers={HTTPException: _not_routed},
         lifespan=lifespan,
-        exception_handlers=HANDLERS,
-        middleware=[Middleware(Protect, hosts=settings.hosts, token=settings.token)],
     )
+    application.router.redirect_slashes = False
+    return application
 
 
-async def prune(store: Store, retention: int) -> None:
-    """Delete what was settled longer ago than ``retention`` ns, a little at a time."""
-    while retention:
+async def _not_routed(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 500
+    text = f"there is nothing at {request.url.path}; GET /openapi.json lists what there is"
+    return RefusedError(status, text if status == 404 else str(error)).response()
+
+
+class Resource:
+    """One path: calls the handler of the method, and makes answers of what goes wrong."""
+
+    def __init__(self, api: Api, operations: Mapping[str, Operation]) -> None:
+        self._api = api
+        self._handlers = {method: operation.handler for method, operation in operations.items()}
+        self._allow = ", ".join(sorted(operations))
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        handler = self._handlers.get(scope["method"])
         try:
-            while await store.prune(clock.now() - retention, PRUNED_AT_ONCE) == PRUNED_AT_ONCE:
-                await asyncio.sleep(0.05)
+            if handler is None:
+                error = f"{scope['method']} is not allowed here; {self._allow} is"
+                raise RefusedError(405, error, headers={"allow": self._allow})
+            response = await handler(self._api, Request(scope, receive))
+        except RefusedError as refused:
+            response = refused.response()
+        except ConflictError as error:
+            response = RefusedError(409, str(error)).response()
+        except StoreError as error:
+            log.warning("%s %s: %s", scope["method"], scope["path"], error)
+            headers = {"retry-after": str(STORE_RETRY_AFTER_S)}
+            told = RefusedError(503, "the store does not answer now; try again later", headers=headers)
+            response = told.response()
+        await response(scope, receive, send)
+
+
+@contextlib.asynccontextmanager
+async def dispatching(api: Api) -> AsyncIterator[None]:
+    """The store is open and the scheduler runs; afterwards both have ended in good order."""
+    try:
+        await api.store.open(api)
+        await api.running.start()
+    except StoreError as error:
+        api.failure = error
+        await api.store.close()
+        raise
+    api.started = api.ready = True
+    pruning = asyncio.create_task(prune(api))
+    try:
+        yield
+    finally:
+        api.end_waiting()
+        pruning.cancel()
+        await asyncio.gather(pruning, return_exceptions=True)
+        await api.running.stop(api.settings.stop_within_s)
+        await api.store.close()
+
+
+async def prune(api: Api) -> None:
+    """Delete what was settled longer ago than the retention, a little at a time."""
+    while api.settings.retention:
+        try:
+            while (
+                await api.store.prune(clock.now() - api.settings.retention, PRUNED_AT_ONCE) >= PRUNED_AT_ONCE
+            ):
+                await asyncio.sleep(0)
         except StoreError as error:
             log.warning("deleting old deliveries failed: %s", error)
         await asyncio.sleep(PRUNE_EVERY_S)

@@ -1,64 +1,74 @@
-"""Who gets an event: the cached answer to "which endpoints want this type?", empty answers too.
+"""Who gets an event: a cache of the store's endpoints and of what types they subscribe to.
 
-The store answers by bitmask; here its answers are kept until something changes. With several processes, one that
-has not yet heard of a change still gives the old answer: for as long as the store's notice takes.
+Empty answers are kept too. The store tells of changes (``clear``); what was being looked up meanwhile is not kept.
 """
 
 from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
 
 from loadtest.dispatcher.records import Endpoint
 from loadtest.dispatcher.store import Store
 
 MOST_TYPES = 10_000
-"""Types whose answer is kept: made-up types must not fill the memory."""
+"""Types whose subscribers are remembered: made-up ones must not fill the memory."""
+
+
+class Known(NamedTuple):
+    """All endpoints, in two orders."""
+
+    by_number: Mapping[int, Endpoint]
+    by_id: Mapping[str, Endpoint]
 
 
 class Subscriptions:
-    """Endpoints by event type, by number and by id."""
+    """Endpoints by type, number and id, as the store has them."""
 
-    def __init__(self, store: Store) -> None:
-        self.store = store
-        self.known: set[str] = set()
-        self.answers: dict[str, tuple[Endpoint, ...]] = {}
-        self.by_number: dict[int, Endpoint] = {}
-        self.by_id: dict[str, Endpoint] = {}
-        self.loaded = False
-        self.version = 0
+    def __init__(self, store: Store, most_types: int = MOST_TYPES) -> None:
+        self._store = store
+        self._most_types = most_types
+        self._endpoints: Known | None = None
+        self._by_type: dict[str, tuple[Endpoint, ...]] = {}
+        self._age = 0
 
-    def forget(self) -> None:
-        """Endpoints or types have changed."""
-        self.version += 1
-        self.loaded = False
-        self.answers.clear()
+    def clear(self) -> None:
+        """Forget everything: endpoints, types or subscriptions have changed."""
+        self._age += 1
+        self._endpoints = None
+        self._by_type = {}
 
-    async def load(self) -> None:
-        """Read all endpoints, unless they are known."""
-        while not self.loaded:
-            version = self.version
-            endpoints = await self.store.endpoints()
-            known = set(await self.store.types())
-            if version == self.version:
-                self.by_number = {one.number: one for one in endpoints}
-                self.by_id = {one.id: one for one in endpoints}
-                self.known = known
-                self.loaded = True
+    def remembered(self, type_: str) -> tuple[Endpoint, ...] | None:
+        """The endpoints that get events of a type; None: the store must be asked (``of``)."""
+        return self._by_type.get(type_)
 
-    async def of(self, type: str) -> tuple[Endpoint, ...]:  # noqa: A002  the word of the domain
-        """The endpoints that want a type, in order of number; a type that is new is registered."""
-        found = self.answers.get(type)
-        if found is not None:
-            return found
-        await self.load()
-        if type not in self.known:
-            self.known = set(await self.store.register([type]))
-        version = self.version
-        numbers = await self.store.subscribers(type)
-        answer = tuple(self.by_number[number] for number in numbers if number in self.by_number)
-        if version == self.version and len(self.answers) < MOST_TYPES:
-            self.answers[type] = answer
-        return answer
+    async def of(self, type_: str) -> tuple[Endpoint, ...]:
+        """The endpoints that get events of a type, in order of number; a new type is registered."""
+        while True:
+            found = self._by_type.get(type_)
+            if found is not None:
+                return found
+            if type_ not in await self._store.types():
+                await self._store.register([type_])
+            age = self._age
+            numbers = await self._store.subscribers(type_)
+            known = (await self.endpoints()).by_number
+            if age == self._age:
+                found = tuple(known[number] for number in numbers if number in known)
+                self._remember(type_, found)
+                return found
 
-    async def endpoint(self, name: str) -> Endpoint | None:
-        """The endpoint with that id."""
-        await self.load()
-        return self.by_id.get(name)
+    def _remember(self, type_: str, found: tuple[Endpoint, ...]) -> None:
+        while len(self._by_type) >= self._most_types:
+            del self._by_type[next(iter(self._by_type))]
+        self._by_type[type_] = found
+
+    async def endpoints(self) -> Known:
+        """All endpoints."""
+        while True:
+            if self._endpoints is not None:
+                return self._endpoints
+            age = self._age
+            rows = await self._store.endpoints()
+            if age == self._age:
+                self._endpoints = Known({row.number: row for row in rows}, {row.id: row for row in rows})
