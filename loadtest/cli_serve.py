@@ -119,7 +119,7 @@ def _check_tiers(tiers: str, store: str, rules: Dispatcher) -> None:
     """Refuse a broker beside a store or a discipline that it does not go with."""
     if tiers and not store.startswith("postgres"):
         raise ScenarioError(
-            [Problem("--tiers", tiers, "needs PostgreSQL as --store: the broker only carries hints")]
+            [Problem("--tiers", tiers, "needs PostgreSQL as --store: over amqp come only hints")]
         )
     if tiers and rules.discipline == "per_tier":
         rule = "does not go with discipline: per_tier, where a worker holds the head: a delayed queue lets nobody"

@@ -11,6 +11,7 @@ Rows that have been sent stay until the application deletes them.
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -236,7 +237,7 @@ def _next_seq(connection: sa.Connection, key: str) -> int:
 def _content(changed: Watched, action: str, event_id: str, seq: int, refer: bool) -> dict[str, Any]:
     kind, key, data = changed.event_name, changed.event_key(), changed.as_json()
     told = {"id": event_id, "type": f"{kind}.{action}", "key": key, "seq": seq}
-    told["occurred_at"] = clock.now() / SECOND
+    told["occurred_at"] = datetime.fromtimestamp(clock.now() / SECOND, UTC).isoformat()
     gone = action == "deleted"
     told |= {"object": {"type": kind, "id": changed.id}} if refer and not gone else {"data": data}
     stored = ("" if gone else json.dumps(data)) if refer else None

@@ -26,6 +26,11 @@ URL = "https://shop.example.com/hooks"
 JSON_TYPE = "application/json"
 
 
+def run(work: Coroutine[Any, Any, None]) -> None:
+    """Run a test's coroutine, bounded in time."""
+    asyncio.run(asyncio.wait_for(work, 60))
+
+
 class FakeSender:
     """Answers every attempt with one status, or holds them while ``hold`` is set; keeps what was sent."""
 

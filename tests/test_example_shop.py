@@ -25,6 +25,7 @@ from sqlalchemy.orm.exc import StaleDataError
 from loadtest.example_relay import LEASE_S, MOST_EVENTS, Answer, Relay, http_transport
 from loadtest.example_shop import Order, Outbox, ShopError, Ticket, open_database, sessions
 from sim.policy import NO_ANSWER, SECOND
+from tests.dispatchers import dispatcher, receiver, until
 
 ACCEPT, DIE_BEFORE, DIE_AFTER, KILL_RELAY = "accept", "die before", "die after", "kill relay"
 BUSY = Answer(status=503)
@@ -611,3 +612,18 @@ def test_several_relays_and_producers_at_once_lose_and_reorder_nothing(database:
     for key in ("o0", "o1"):
         versions = [event["data"]["version"] for event in dispatcher.events.values() if event["key"] == key]
         assert versions == list(range(1, len(versions) + 1))
+
+
+def test_a_real_dispatcher_takes_what_the_relay_sends(engine: sa.Engine, tmp_path: Path) -> None:
+    """A committed order reaches a receiver through outbox, relay and dispatcher, whole or as a reference."""
+    with receiver() as hook, dispatcher(f"sqlite:{tmp_path}/hooks.db") as served:
+        served.endpoint(hook.url, id="shop:0")
+        with http_transport(f"http://127.0.0.1:{served.port}") as send:
+            relay = Relay(engine, send)
+            for refer in (False, True):
+                buy(engine, f"o{int(refer)}", refer=refer)
+                drain(relay)
+        until(lambda: len(hook.bodies), lambda count: count == 2)
+        first, second = (json.loads(body) for body in hook.bodies)
+        assert first["type"] == second["type"] == "order.created"
+        assert first["data"].keys() == second["data"].keys()
