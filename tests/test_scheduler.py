@@ -326,6 +326,26 @@ def test_pause_holds_and_resume_goes_on(tmp_path: Path) -> None:
     asyncio.run(body())
 
 
+def test_an_endpoint_that_begins_to_poll_is_not_sent_to(tmp_path: Path) -> None:
+    """From push to poll: what comes afterwards waits to be fetched."""
+
+    async def body() -> None:
+        sender = Scripted(ok)
+        async with running(tmp_path, sender) as run:
+            await run.add(endpoint())
+            await run.post()
+            await run.settled(1)
+            polling = dataclasses.replace(run.endpoints[0], mode="poll", url="")
+            run.endpoints = [await run.store.put_endpoint(polling)]
+            await run.scheduler.refresh()
+            await run.post(3)
+            await asyncio.sleep(1.3)
+            assert len(sender.sent) == 1
+            assert len(await run.store.poll(polling.number, 0, 10)) == 4
+
+    asyncio.run(body())
+
+
 def test_an_object_that_is_gone_is_not_sent(tmp_path: Path) -> None:
     """An id in the queue whose object was deleted: vanished, no attempt; one that is there is sent as it is now."""
 

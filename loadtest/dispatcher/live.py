@@ -35,11 +35,6 @@ class LiveDelivery(dispatch.Delivery):
             self.cause = policy.FOR_ORDER
 
 
-def delivery_id(event_id: str, endpoint_id: str) -> str:
-    """The id of a delivery, which is its ``webhook-id`` on the wire."""
-    return f"{event_id}:{endpoint_id}"
-
-
 class Known(NamedTuple):
     """A policy that has been read."""
 

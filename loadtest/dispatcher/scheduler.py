@@ -16,7 +16,8 @@ from typing import NamedTuple
 from loadtest import clock
 from loadtest.dispatcher import message
 from loadtest.dispatcher.feed import LOOKAHEAD, Feed
-from loadtest.dispatcher.live import LEFT, LiveDelivery, LiveEndpoint, Policies, delivery_id, write_health
+from loadtest.dispatcher.live import LEFT, LiveDelivery, LiveEndpoint, Policies, write_health
+from loadtest.dispatcher.message import delivery_id
 from loadtest.dispatcher.realtime import RealClock
 from loadtest.dispatcher.records import (
     DISABLED,
@@ -193,7 +194,7 @@ class Scheduler:
         self.specs = specs
         fresh = []
         for number, spec in specs.items():
-            if not self.store.owns(number) or spec.mode != PUSH:
+            if not self.serves(spec):
                 continue
             known = self.endpoints.get(number)
             if known is None:
@@ -205,11 +206,15 @@ class Scheduler:
                 if known.callable and not was_callable:
                     fresh.append(number)
                 self.dispatcher.release(known)
-        for number in [n for n in self.endpoints if n not in specs or not self.store.owns(n)]:
+        for number in [n for n in self.endpoints if n not in specs or not self.serves(specs[n])]:
             self.give_up(self.endpoints.pop(number))
             await self.store.release(number, self.in_flight_of(number))
         if fresh:
             await self.feed.survey(fresh)
+
+    def serves(self, spec: Endpoint) -> bool:
+        """Whether this process sends to an endpoint."""
+        return spec.mode == PUSH and self.store.owns(spec.number)
 
     async def poke(self, released: Sequence[Released]) -> None:
         """Deliveries wait in the store from now on."""
