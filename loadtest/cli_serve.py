@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "HOOKLAB_TOKEN"
 SHORTEST_TOKEN = 8
+WORKERS = 256
+"""Attempts under way at once if nothing is said: each holds a connection."""
 LEVELS = ("debug", "info", "warning", "error")
 STORES = "must be sqlite:PATH or postgresql://USER@HOST/DATABASE"
 
@@ -45,7 +47,10 @@ def serve(
         list[str] | None,
         typer.Option("--set", metavar="PATH=VALUE", help="Override a leaf of the scenario; repeatable."),
     ] = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Attempts under way at once.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help=f"Attempts under way at once; default: the scenario's, else {WORKERS}."),
+    ] = None,
     allow_network: Annotated[
         list[str] | None,
         typer.Option(metavar="CIDR", help="A network that is not public but may be sent to; repeatable."),
@@ -165,7 +170,7 @@ def _rules(
     from sim.blocks_dispatcher import Dispatcher
 
     if scenario is None:
-        return {}, Dispatcher() if workers is None else Dispatcher(workers=workers)
+        return {}, Dispatcher(workers=WORKERS if workers is None else workers)
     import sim
 
     more = [] if workers is None else [f"dispatcher.workers={workers}"]

@@ -21,7 +21,7 @@ import orjson
 from standardwebhooks import Webhook
 
 from loadtest import clock
-from loadtest.dispatcher.realtime import RealClock
+from loadtest.realtime import RealClock
 from loadtest.receiver_calls import Api, poll
 from loadtest.receiver_http import Exchange, reply_of, reply_with
 from loadtest.receiver_log import ForgottenError, ReceiverLog

@@ -7,12 +7,12 @@ answers after the timeout) and leave out outages, so they are what the scenario 
 from __future__ import annotations
 
 import bisect
-import fnmatch
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
 from sim import dice, model, policy, receiver, workload
+from sim.blocks_dispatcher import matches
 from sim.blocks_policy import PolicyBlock, schedule_runs
 from sim.blocks_world import Keys
 from sim.errors import path_of
@@ -154,9 +154,8 @@ def _unused(scenario: Scenario) -> Iterator[str]:
 
 def _listens(scenario: Scenario, group: str, producer: str, kind: str) -> bool:
     endpoint = scenario.endpoints[group]
-    return (endpoint.producers is None or producer in endpoint.producers) and any(
-        fnmatch.fnmatchcase(kind, pattern) for pattern in endpoint.subscribes
-    )
+    listens = endpoint.producers is None or producer in endpoint.producers
+    return listens and matches(endpoint.subscribes, kind)
 
 
 def _beyond_the_end(scenario: Scenario) -> Iterator[str]:

@@ -6,13 +6,13 @@ not known to hold counts as not holding. Times are seconds and rates are per sec
 
 from __future__ import annotations
 
-import fnmatch
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 from sim import dice, model, policy, receiver
+from sim.blocks_dispatcher import matches
 from sim.blocks_policy import PolicyBlock
 from sim.blocks_world import Fault, Outage, ReceiverBlock
 from sim.errors import path_of
@@ -438,7 +438,7 @@ def _fan_out(scenario: Scenario, producer: str) -> dict[str, int]:
             1 if endpoint.route == "by_key" else endpoint.count
             for endpoint in scenario.endpoints.values()
             if (endpoint.producers is None or producer in endpoint.producers)
-            and any(fnmatch.fnmatchcase(kind, pattern) for pattern in endpoint.subscribes)
+            and matches(endpoint.subscribes, kind)
         )
     return found
 

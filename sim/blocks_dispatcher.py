@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fnmatch
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema, model_validator
@@ -24,6 +26,11 @@ from sim.fields import (
 )
 
 # --------------------------------------------------------------------------- endpoints
+
+
+def matches(patterns: Iterable[str], event_type: str) -> bool:
+    """Whether a subscription with these patterns wants an event type; ``*`` stands for anything, case counts."""
+    return any(fnmatch.fnmatchcase(event_type, pattern) for pattern in patterns)
 
 
 class Poll(Block):

@@ -138,24 +138,9 @@ def create(
             at(slots, at(streams, stream).last).stream_next = slot
         at(streams, stream).last = slot
     s.due = now + policy.first_gap(rules, luck(slots, settings, members, rules.jitter, slot))
-    if at(condition, member).disabled != 0 and not rules.disable_holds:
-        settle(
-            slots,
-            run,
-            settings,
-            lanes,
-            tiers,
-            streams,
-            deliveries,
-            book,
-            slot,
-            policy.DROPPED,
-            policy.BY_DISABLING,
-        )
-    elif policy.too_old(rules, s.due, now) and not rules.age_from_first_attempt:
-        settle(
-            slots, run, settings, lanes, tiers, streams, deliveries, book, slot, policy.EXPIRED, policy.BY_AGE
-        )
+    state, cause = policy.at_creation(rules, at(condition, member).disabled != 0, s.due, now)
+    if state != policy.WAITING:
+        settle(slots, run, settings, lanes, tiers, streams, deliveries, book, slot, state, cause)
     else:
         enter(slots, run, settings, dues, rings, lanes, tiers, streams, at(members, member).policy, slot)
 

@@ -155,8 +155,8 @@ class Course(Protocol):
     def settle(self, delivery: Any, state: int, cause: int) -> None:
         """The delivery has come to a final state, and why; must call ``Dispatcher.forget``."""
 
-    def drop_waiting(self, endpoint: Any) -> None:
-        """The endpoint has been disabled, and what waits for it is to be settled as dropped."""
+    def disable(self, endpoint: Any) -> None:
+        """The endpoint has been disabled; unless its policy holds what waits, that is to be settled as dropped."""
 
     def luck(self, delivery: Any) -> float:
         """The uniform number behind the jitter of the gap before the delivery's next attempt."""
@@ -377,8 +377,7 @@ class Dispatcher:
             endpoint.rested_until = max(endpoint.rested_until, now + rest)
             if action == policy.DISABLE or policy.disables(rules, endpoint.health, now):
                 endpoint.disabled = True
-                if not rules.disable_holds:
-                    self.course.drop_waiting(endpoint)
+                self.course.disable(endpoint)
             self.after_failure(delivery, rules, action, asked)
         else:
             if rules.budget_ratio >= 0:

@@ -2,9 +2,8 @@
 
 A delivery is a process: it waits until it is due, for its turn, for the answer, and decides what follows. Every
 decision is one of ``sim.policy``; what a receiver makes of a request is ``sim.receiver``; luck comes from
-``sim.dice``; who gets a turn and what an answer leads to is
-``sim.dispatch``; what comes first at one instant is ``sim.clock``. So what
-stands here is the course of things: read ``deliver`` first, then ``attempt``.
+``sim.dice``; who gets a turn and what an answer leads to is ``sim.dispatch``; what comes first at one instant is
+``sim.instant``. So what stands here is the course of things: read ``deliver`` first, then ``attempt``.
 
 Time is int nanoseconds.
 """
@@ -153,10 +152,9 @@ class Simulation:
             delivery.deleted_at = self.model.deleted_at(source, index, now)
         self.dispatcher.arrange(delivery, source, key)
         delivery.due = now + policy.first_gap(rules, self.luck(delivery))
-        if endpoint.disabled and not rules.disable_holds:
-            self.settle(delivery, policy.DROPPED, policy.BY_DISABLING)
-        elif policy.too_old(rules, delivery.due, now) and not rules.age_from_first_attempt:
-            self.settle(delivery, policy.EXPIRED, policy.BY_AGE)
+        state, cause = policy.at_creation(rules, endpoint.disabled, delivery.due, now)
+        if state != policy.WAITING:
+            self.settle(delivery, state, cause)
         else:
             self.env.process(self.deliver(delivery))
 
@@ -243,8 +241,11 @@ class Simulation:
         """The object of an event is gone when its attempt would start: there is nothing to send."""
         self.settle(delivery, policy.VANISHED, policy.BY_OBJECT)
 
-    def drop_waiting(self, endpoint: Endpoint) -> None:
-        """An endpoint has been switched off: what waits for it is dropped, in order of creation."""
+    def disable(self, endpoint: Endpoint) -> None:
+        """An endpoint has been switched off: what waits for it is held, or dropped in order of creation."""
+        assert endpoint.policy is not None
+        if endpoint.policy.disable_holds:
+            return
         for delivery in list(self.open.values()):
             if delivery.endpoint is endpoint and delivery.state == policy.WAITING:
                 self.settle(delivery, policy.DROPPED, policy.BY_DISABLING)

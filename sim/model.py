@@ -6,7 +6,6 @@ A ``Model`` is made once from a scenario and a seed. It holds plain ints, floats
 
 from __future__ import annotations
 
-import fnmatch
 import operator
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from typing import Any, NamedTuple
 
 from sim import dice, policy, receiver, workload
 from sim.blocks import Distribution
-from sim.blocks_dispatcher import UNLIMITED, Endpoint
+from sim.blocks_dispatcher import UNLIMITED, Endpoint, matches
 from sim.blocks_policy import PolicyBlock
 from sim.blocks_world import ErrorFault, Outage, Producer, ReceiverBlock
 from sim.errors import Problem, ScenarioError, path_of
@@ -360,7 +359,7 @@ def _fan_out(
     for group, first in groups:
         endpoint = scenario.endpoints[group]
         listens = endpoint.producers is None or producer in endpoint.producers
-        if listens and any(fnmatch.fnmatchcase(kind, pattern) for pattern in endpoint.subscribes):
+        if listens and matches(endpoint.subscribes, kind):
             found.append(FanOut(first, endpoint.count, endpoint.route == "by_key"))
     return tuple(found)
 
@@ -526,10 +525,15 @@ def _member(
         receiver=receiver_names.index(name),
         outages=_outages(scenario, name, word, member, seed, end),
         max_in_flight=endpoint.max_in_flight or UNLIMITED,
-        rate_interval=policy.rounded(1e9 / endpoint.rate_limit) if endpoint.rate_limit is not None else 0,
+        rate_interval=rate_interval(endpoint.rate_limit),
         poll_every=poll,
         poll_phase=policy.rounded(phase),
     )
+
+
+def rate_interval(limit_per_s: float | None) -> int:
+    """Least time between two starts, ns; 0: no limit (None or 0)."""
+    return policy.rounded(1e9 / limit_per_s) if limit_per_s else 0
 
 
 def _outages(scenario: Scenario, name: str, word: int, member: int, seed: int, end: int) -> Outages:

@@ -312,6 +312,18 @@ def too_old(policy: Policy, due: int, born: int) -> bool:
     return policy.max_age > 0 and due > born + policy.max_age
 
 
+def at_creation(policy: Policy, disabled: bool, due: int, now: int) -> tuple[int, int]:
+    """How a delivery created at ``now`` begins: (state, end cause), ``WAITING`` unless it is over already.
+
+    ``disabled``: whether its endpoint is off; ``due``: of its first attempt. Times are ns.
+    """
+    if disabled and not policy.disable_holds:
+        return DROPPED, BY_DISABLING
+    if too_old(policy, due, now) and not policy.age_from_first_attempt:
+        return EXPIRED, BY_AGE
+    return WAITING, 0
+
+
 def retry(
     policy: Policy, attempt_number: int, now: int, born: int, previous: int, asked: int, u: float
 ) -> tuple[int, int, int]:
@@ -633,6 +645,7 @@ COMPILABLE = (
     with_retry_after,
     endpoint_rest,
     too_old,
+    at_creation,
     retry,
     budget_refilled,
     budget_after_success,

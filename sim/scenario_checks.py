@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fnmatch
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from sim import presets
+from sim.blocks_dispatcher import matches
 from sim.blocks_policy import schedule_runs
 from sim.errors import Problem, ScenarioError, nearest, path_of
 from sim.fields import format_duration
@@ -112,7 +112,7 @@ def _endpoint(scenario: Scenario, name: str, endpoint: Endpoint) -> Iterator[Pro
     except ScenarioError:
         return  # the file is at fault, and is told about by itself
     for pattern in endpoint.subscribes:
-        if not any(fnmatch.fnmatchcase(kind, pattern) for kind in types):
+        if not any(matches([pattern], kind) for kind in types):
             more = ", …" if len(types) > 8 else ""
             rule = f"matches no event type of its producers (they emit {', '.join(types[:8])}{more})"
             yield Problem(at("subscribes"), pattern, rule)

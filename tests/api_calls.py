@@ -17,7 +17,7 @@ from loadtest.dispatcher.app import build
 from loadtest.dispatcher.guard import Guard
 from loadtest.dispatcher.metrics_page import MetricsPage
 from loadtest.dispatcher.request import Answer, OutgoingRequest
-from loadtest.dispatcher.scheduler import Observer, Scheduler
+from loadtest.dispatcher.scheduler import Scheduler
 from loadtest.dispatcher.store_sqlite import SqliteStore
 from sim.blocks_dispatcher import Dispatcher as Rules
 
@@ -155,7 +155,7 @@ async def dispatcher(
     sender, metrics = FakeSender(), MetricsPage()
     store = SqliteStore(folder / "api.db", synchronous="NORMAL")
     scheduler = Scheduler(
-        store, sender, rules or Rules(), 7, observer=Observer(metrics.attempted), most_stored=most_stored
+        store, sender, rules or Rules(), 7, observer=metrics.attempted, most_stored=most_stored
     )
     api = Api(settings or Settings(), store, scheduler, Guard(), metrics)
     app = build(api)

@@ -369,17 +369,69 @@ def test_an_object_that_is_gone_is_not_sent(tmp_path: Path) -> None:
 
 
 def test_per_tier_a_worker_holds_the_head_until_it_is_due(tmp_path: Path) -> None:
-    """One worker a tier: what would be due earlier stands behind a head that is due later, as in the simulation."""
+    """Two retries in one tier of one worker: the second is due long before the first, and waits behind it."""
     rules = Rules.model_validate({"discipline": "per_tier", "workers": 1})
+    block = {"schedule": ["0s", "50ms"], "retry_after": "honour"}
+
+    async def asking(_request: OutgoingRequest, attempt: int, name: str) -> Answer:
+        if attempt == 2:
+            return Answer(200)
+        return Answer(503, asked=600_000_000 if name.startswith("p:0:") else -1)
 
     async def body() -> None:
-        sender = Scripted(ok)
+        sender = Scripted(asking)
         async with running(tmp_path, sender, rules) as run:
-            late = endpoint("late:0", policy={"schedule": ["400ms"]})
-            await run.add(late)
-            await run.post(3)
-            await run.settled(3)
-            assert [name for name, _ in sender.sent] == [f"p:{i}:late:0" for i in range(3)]
+            await run.add(endpoint(policy=block))
+            await run.post(2)
+            await run.settled(2)
+            first, second = [(await run.store.delivery(f"p:{i}:group:0")).log[1] for i in (0, 1)]
+            assert second.due < first.due <= first.started <= second.started
+            assert policy.WAIT_CAUSES[second.wait_cause] == "head_of_line"
+
+    asyncio.run(body())
+
+
+def test_what_is_in_flight_when_its_endpoint_is_removed_ends_dropped(tmp_path: Path) -> None:
+    """A failed attempt of a removed endpoint is its last one; the delivery has a final state."""
+    go = asyncio.Event()
+
+    async def slow(_r: OutgoingRequest, _a: int, _n: str) -> Answer:
+        await go.wait()
+        return Answer(500)
+
+    async def body() -> None:
+        sender = Scripted(slow)
+        async with running(tmp_path, sender) as run:
+            await run.add(endpoint())
+            await run.post()
+            while not sender.sent:
+                await asyncio.sleep(0.01)
+            await run.store.remove_endpoint(run.endpoints[0].number)
+            await run.scheduler.refresh()
+            assert await run.scheduler.drop(run.endpoints[0].number, policy.DROPPED, policy.BY_DISABLING) == 0
+            go.set()
+            (one,) = await run.settled(1)
+            assert (one.state, one.cause, one.attempts) == (policy.DROPPED, policy.BY_DISABLING, 1)
+            assert len(sender.sent) == 1
+
+    asyncio.run(body())
+
+
+def test_a_request_that_cannot_be_made_is_a_failed_attempt(tmp_path: Path) -> None:
+    """Whatever goes wrong in making it, the delivery goes on to its end and keeps the reason."""
+
+    async def broken(_r: OutgoingRequest, _a: int, _n: str) -> Answer:
+        raise ValueError("no such thing")
+
+    async def body() -> None:
+        async with running(tmp_path, Scripted(broken)) as run:
+            await run.add(endpoint())
+            await run.post()
+            (one,) = await run.settled(1)
+            assert (one.state, one.attempts) == (policy.DEAD, 3)
+            log = (await run.store.delivery(one.id)).log
+            assert {policy.OUTCOMES[a.outcome] for a in log} == {"refused"}
+            assert "no such thing" in log[0].error
 
     asyncio.run(body())
 

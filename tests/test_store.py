@@ -87,14 +87,33 @@ def test_endpoints_are_stored_replaced_and_removed(home: Home) -> None:
 # --------------------------------------------------------------------------- intake
 
 
+def test_data_of_an_object_are_stored_with_their_event_and_only_if_it_is_new(home: Home) -> None:
+    """The object's new version comes with the event; a repeat or a conflict leaves it as it is, deleted too."""
+
+    async def body(store: Store, _heard: Heard) -> None:
+        to = (await store.put_endpoint(endpoint("a"))).number
+        named = {"object_type": "order", "object_id": "7"}
+        new = event("e", NewDelivery(to, START, None), data=b"1", **named)
+        await store.add([new])
+        assert await store.object("order", "7") == b"1"
+        ((waiting,), _) = await store.due(to, START, 9, set())
+        assert (waiting.data, waiting.object_type, waiting.object_id) == (b"", "order", "7")
+        with pytest.raises(ConflictError):
+            await store.add([event("f", data=b"2", **named), new._replace(digest=b"other", data=b"3")])
+        assert await store.object("order", "7") == b"1"
+        assert await store.delete_object("order", "7")
+        assert not (await store.add([new]))[0].fresh
+        assert await store.object("order", "7") is None
+
+    home.run(body)
+
+
 def test_an_event_is_shown_as_it_was_stored(home: Home) -> None:
     """Every field of an event and of its deliveries comes back."""
 
     async def body(store: Store, _heard: Heard) -> None:
         a, b = [(await store.put_endpoint(endpoint(id_))).number for id_ in ("a", "b:c")]
-        new = event(
-            "e:1", NewDelivery(a, START + 5, None, gap=3), NewDelivery(b, START, None), object_type="order"
-        )
+        new = event("e:1", NewDelivery(a, START + 5, None), NewDelivery(b, START, None), object_type="order")
         (accepted,) = await store.add([new])
         assert accepted.held == (False, False)
         shown = await store.event("e:1")
@@ -116,7 +135,7 @@ def test_an_event_is_shown_as_it_was_stored(home: Home) -> None:
         ((waiting,), _) = await store.due(a, START + 5, 9, set())
         assert (waiting.number, waiting.gap, waiting.born, waiting.released) == (
             accepted.deliveries[0],
-            3,
+            0,
             START,
             0,
         )
@@ -345,6 +364,8 @@ def test_what_was_settled_meanwhile_keeps_its_state(home: Home) -> None:
         assert not await store.cancel(number, DEAD, BY_VERDICT, START + 2)
         assert not await store.cancel(number + 1000, DEAD, BY_VERDICT, START + 2)
         await store.record([delivered(number, to), delivered(other, to)])
+        await store.record([failed(number, to, 2, due=START)])
+        assert await store.next_due() == {}
         shown = await store.delivery("e:shop")
         assert shown is not None
         assert (shown.state, shown.cause, shown.settled, shown.delivered) == (
@@ -353,12 +374,12 @@ def test_what_was_settled_meanwhile_keeps_its_state(home: Home) -> None:
             START + 1,
             -1,
         )
-        assert (shown.attempts, len(shown.log)) == (1, 1)
+        assert (shown.attempts, len(shown.log)) == (2, 2)
         kept = await store.delivery("f:shop")
         assert kept is not None
         assert kept.state == STATE_DELIVERED
         told = [(row.delivery.id, row.attempt is not None) for row in await store.trace(0, 9)]
-        assert told == [("e:shop", False), ("e:shop", True), ("f:shop", True)]
+        assert told == [("e:shop", False), ("e:shop", True), ("f:shop", True), ("e:shop", True)]
         assert await store.backlog() == {}
 
     home.run(body)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from typing import Any
 
 import orjson
@@ -29,6 +28,7 @@ from loadtest.dispatcher.message import delivery_id, rfc3339
 from loadtest.dispatcher.policies import resolve
 from loadtest.dispatcher.records import ENABLED, PAUSED, POLL, PUSH, Endpoint, Event, NewEvent, Released
 from sim import policy
+from sim.blocks_dispatcher import matches
 from sim.errors import Problem, ScenarioError
 from sim.fields import Nanoseconds, format_duration, format_rate
 from sim.policy import SECOND
@@ -149,7 +149,7 @@ async def replay_endpoint(api: Api, request: Request) -> Response:
         if not events:
             return answer({"added": added, "resent": resent}, 202)
         after = events[-1].number
-        chosen = [e for e in events if any(fnmatchcase(e.type, pattern) for pattern in endpoint.types)]
+        chosen = [e for e in events if matches(endpoint.types, e.type)]
         more, again = await _replay(api, endpoint, chosen)
         added, resent = added + more, resent + again
 

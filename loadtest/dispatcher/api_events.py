@@ -91,8 +91,7 @@ async def new_event(api: Api, posted: PostedEvent, place: int = 0) -> NewEvent:
     )
     event_id = posted.id or str(uuid.uuid4())
     if has_data and api.settings.holds_id:
-        await api.store.put_object(posted.type, event_id, data, now)
-        data, told = b"", (posted.type, event_id)
+        told = (posted.type, event_id)
     endpoints = api.subscriptions.remembered(posted.type)
     if endpoints is None:
         endpoints = await api.subscriptions.of(posted.type)

@@ -13,9 +13,9 @@ from collections.abc import Callable, Coroutine, Iterable
 
 from loadtest import clock
 from loadtest.dispatcher.live import LiveDelivery, LiveEndpoint
-from loadtest.dispatcher.realtime import RealClock
 from loadtest.dispatcher.records import Waiting
 from loadtest.dispatcher.store import Store, StoreError
+from loadtest.realtime import RealClock
 from sim import instant
 from sim.policy import FOREVER, SECOND
 
@@ -153,12 +153,14 @@ class Feed:
             return
         endpoint.feeding = False
         endpoint.next_due = min(following, endpoint.missed)
-        if self.endpoints.get(number) is endpoint:
-            for row in rows:
-                if row.number not in endpoint.loaded and row.number not in endpoint.passed:
-                    self.load(endpoint, row)
-            if len(endpoint.loaded) <= self.share // 2:
-                self.look(endpoint)
+        if not endpoint.served:  # given up meanwhile
+            await self.store.release(number, set(endpoint.loaded))
+            return
+        for row in rows:
+            if row.number not in endpoint.loaded and row.number not in endpoint.passed:
+                self.load(endpoint, row)
+        if len(endpoint.loaded) <= self.share // 2:
+            self.look(endpoint)
         self.starving()
 
     def starving(self) -> None:
@@ -196,7 +198,7 @@ class Feed:
             self.tier_rest.add(attempts)
         for row in rows:
             endpoint = self.endpoints.get(row.endpoint)
-            if endpoint is not None and row.number not in endpoint.loaded:
+            if endpoint is not None and endpoint.served and row.number not in endpoint.loaded:
                 self.load(endpoint, row)
         self.tier_feeding.discard(attempts)
         if attempts in self.tier_rest and self.tiers[attempts] <= TIER_ROOM // 2:

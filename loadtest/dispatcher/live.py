@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import NamedTuple
 
-from loadtest.dispatcher.records import DISABLED, PAUSED, PUSH, Endpoint, Waiting
+from loadtest.dispatcher.records import DISABLED, PAUSED, Endpoint, Waiting
 from sim import dispatch, policy
 from sim.blocks_dispatcher import UNLIMITED
 from sim.blocks_policy import PolicyBlock
-from sim.model import Member, lower_policy
+from sim.model import Member, lower_policy, rate_interval
 from sim.policy import FOREVER
 from sim.receiver import Outages
 
@@ -74,12 +74,17 @@ class LiveEndpoint(dispatch.Endpoint):
         """When more of it will be loaded."""
         self.feeding = False
         self.passed: set[int] = set()
-        """Numbers that were loaded or given up while a query ran: what it says of them is old."""
+        """Numbers that left memory while a query ran: what it says of them is old."""
         self.missed = FOREVER
         """The earliest due time told while a query ran."""
         self.health_saved = spec.health
         self.disabling = False
         """Whether it has been disabled, and the store does not know yet."""
+        self.last_failure = ""
+        """What the last failed attempt met, for people."""
+        self.served = True
+        """Whether this process sends to it; what is in flight ends either way."""
+        self.removed = False
         self.update(spec, policies)
         if spec.health:
             self.health = read_health(spec.health)
@@ -103,7 +108,7 @@ class LiveEndpoint(dispatch.Endpoint):
     @property
     def callable(self) -> bool:
         """Whether anything may be sent to it at all."""
-        return self.spec.status not in (PAUSED, DISABLED) and self.spec.mode == PUSH
+        return self.served and self.spec.status not in (PAUSED, DISABLED)
 
     def blocked(self, now: int) -> int:
         """Why no attempt may start now; a pause is a disabling that drops nothing."""
@@ -119,7 +124,7 @@ def _member(spec: Endpoint, policy_index: int) -> Member:
         receiver=-1,
         outages=NO_OUTAGES,
         max_in_flight=spec.max_in_flight or UNLIMITED,
-        rate_interval=policy.rounded(1e9 / spec.rate_limit) if spec.rate_limit else 0,
+        rate_interval=rate_interval(spec.rate_limit),
         poll_every=0,
         poll_phase=0,
     )

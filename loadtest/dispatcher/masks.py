@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import fnmatch
 from collections.abc import Sequence
+
+from sim.blocks_dispatcher import matches
 
 
 def mask(patterns: Sequence[str], types: Sequence[str]) -> bytes:
     """The mask of an endpoint with these patterns; type n is bit ``n % 8`` (lowest first) of byte ``n // 8``."""
     bits = bytearray((len(types) + 7) // 8)
     for position, name in enumerate(types):
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+        if matches(patterns, name):
             bits[position // 8] |= 1 << position % 8
     return bytes(bits)

@@ -68,7 +68,6 @@ class NewDelivery(NamedTuple):
     state: int = policy.WAITING
     """A final one if it is over before it begins (its endpoint is off, or it would be too old)."""
     cause: int = 0
-    gap: int = 0
 
 
 class NewEvent(NamedTuple):
@@ -84,10 +83,11 @@ class NewEvent(NamedTuple):
     occurred: int
     created: int
     data: bytes
-    """JSON; empty where the object's store holds it."""
+    """JSON; empty where only the object's store holds it."""
     object_type: str
     object_id: str
-    """The object it tells of; both empty: it carries its data itself."""
+    """The object it tells of; both empty: it carries its data itself. With both, data are the object's new version,
+    which is stored with the event, and only if the event is new."""
     deliveries: tuple[NewDelivery, ...]
 
 

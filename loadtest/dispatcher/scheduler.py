@@ -11,14 +11,12 @@ import asyncio
 import dataclasses
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from typing import NamedTuple
 
 from loadtest import clock
 from loadtest.dispatcher import message
 from loadtest.dispatcher.feed import LOOKAHEAD, Feed
 from loadtest.dispatcher.live import LEFT, LiveDelivery, LiveEndpoint, Policies, write_health
 from loadtest.dispatcher.message import delivery_id
-from loadtest.dispatcher.realtime import RealClock
 from loadtest.dispatcher.records import (
     DISABLED,
     PUSH,
@@ -32,7 +30,8 @@ from loadtest.dispatcher.records import (
     Waiting,
 )
 from loadtest.dispatcher.request import Answer, OutgoingRequest, Sender
-from loadtest.dispatcher.store import HINT_GRACE, Store, StoreError
+from loadtest.dispatcher.store import HINT_GRACE, Store, StoreError, StoreUnavailableError
+from loadtest.realtime import RealClock
 from sim import dice, instant, policy
 from sim.blocks_dispatcher import Dispatcher as Rules
 from sim.dispatch import Dispatcher
@@ -46,11 +45,8 @@ Hint = Callable[[int, int, int], bool]
 """(delivery, attempts, gap in ns) → whether a broker will say when the delivery is due."""
 
 
-class Observer(NamedTuple):
-    """Who is told of attempts and endpoints, for the metrics page."""
-
-    attempted: Callable[[str, float], None]
-    """Outcome and duration in s of an attempt."""
+Observer = Callable[[str, float], None]
+"""Told of the outcome and the duration in s of every attempt."""
 
 
 class Scheduler:
@@ -66,7 +62,6 @@ class Scheduler:
         hint: Hint | None = None,
         observer: Observer | None = None,
         most_stored: int = 10_000_000,
-        failed: Callable[[StoreError], None] = lambda error: None,
     ) -> None:
         self.store = store
         self.sender = sender
@@ -75,9 +70,7 @@ class Scheduler:
         self.hint = hint
         self.observer = observer
         self.most_stored = most_stored
-        self.when_failed = failed
         self.policies = Policies()
-        self.specs: dict[int, Endpoint] = {}
         self.attempting: dict[int, LiveDelivery] = {}
         self.results: list[tuple[Result, LiveDelivery, bool]] = []
         """What is to be stored: the result, its delivery, and whether that stays in memory."""
@@ -87,7 +80,7 @@ class Scheduler:
         self.stored = 0
         """Deliveries that wait, about."""
         self.tasks: set[asyncio.Task[None]] = set()
-        self.started = False
+        self.refreshing = asyncio.Lock()
         self.stopping = False
 
     # ----------------------------------------------------------------- life
@@ -105,7 +98,6 @@ class Scheduler:
         self.stored = sum((await self.store.backlog()).values())
         self.recorder = loop.create_task(self._record())
         self.spawn(self._watch())
-        self.started = True
 
     async def stop(self, within_s: float = 10.0) -> None:
         """Start nothing more, let what is under way end, and store what it brought."""
@@ -125,14 +117,19 @@ class Scheduler:
         """Run a coroutine beside the others."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self.tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.critical("a task of the dispatcher has failed", exc_info=error)
 
     # ----------------------------------------------------------------- what a store tells
 
     def endpoints_changed(self) -> None:
         """See ``store.Changes``."""
         if not self.stopping:
-            self.spawn(self.refresh())
+            self.spawn(self._insist(self.refresh, "reading the endpoints"))
 
     def due_changed(self, endpoint: int, due: int) -> None:
         """See ``store.Changes``."""
@@ -151,7 +148,7 @@ class Scheduler:
 
     def failed(self, error: StoreError) -> None:
         """See ``store.Changes``."""
-        self.when_failed(error)
+        log.critical("the store is broken: %s", error)
 
     # ----------------------------------------------------------------- what the API asks
 
@@ -162,11 +159,8 @@ class Scheduler:
             return NewDelivery(endpoint.number, now, stream)
         rules = self.policies[endpoint.policy].rules
         gap = policy.first_gap(rules, self.draw(rules, delivery_id(event_id, endpoint.id), 1))
-        if endpoint.status == DISABLED and not rules.disable_holds:
-            return NewDelivery(endpoint.number, now, stream, policy.DROPPED, policy.BY_DISABLING)
-        if policy.too_old(rules, now + gap, now) and not rules.age_from_first_attempt:
-            return NewDelivery(endpoint.number, now, stream, policy.EXPIRED, policy.BY_AGE)
-        return NewDelivery(endpoint.number, now + gap, stream, gap=gap)
+        state, cause = policy.at_creation(rules, endpoint.status == DISABLED, now + gap, now)
+        return NewDelivery(endpoint.number, now + gap, stream, state, cause)
 
     def accept(self, events: Sequence[NewEvent], accepted: Sequence[Accepted]) -> None:
         """Events have been stored: start what is due, leave the rest to the store."""
@@ -189,32 +183,31 @@ class Scheduler:
                 )  # fmt: skip
 
     async def refresh(self) -> None:
-        """Take over the endpoints as they are stored, and give up those that are somebody else's now."""
-        specs = {spec.number: spec for spec in await self.store.endpoints()}
-        self.specs = specs
-        fresh = []
-        for number, spec in specs.items():
-            if not self.serves(spec):
-                continue
-            known = self.endpoints.get(number)
-            if known is None:
-                self.endpoints[number] = LiveEndpoint(spec, self.policies)
-                fresh.append(number)
-            else:
-                was_callable = known.callable
-                known.update(spec, self.policies)
-                if known.callable and not was_callable:
-                    fresh.append(number)
-                self.dispatcher.release(known)
-        for number in [n for n in self.endpoints if n not in specs or not self.serves(specs[n])]:
-            self.give_up(self.endpoints.pop(number))
-            await self.store.release(number, self.in_flight_of(number))
-        if fresh:
-            await self.feed.survey(fresh)
+        """Take over the endpoints as they are stored, and give up those that are not this process's any more."""
+        async with self.refreshing:  # or else an older reading might come last
+            specs = {spec.number: spec for spec in await self.store.endpoints()}
+            fresh = [number for number, spec in specs.items() if self.serves(spec) and self._took_over(spec)]
+            for number, endpoint in list(self.endpoints.items()):
+                if number not in specs or not self.serves(specs[number]):
+                    endpoint.removed = number not in specs
+                    await self.give_up(endpoint)
+            if fresh:
+                await self.feed.survey(fresh)
 
     def serves(self, spec: Endpoint) -> bool:
         """Whether this process sends to an endpoint."""
         return spec.mode == PUSH and self.store.owns(spec.number)
+
+    def _took_over(self, spec: Endpoint) -> bool:
+        """Bring an endpoint up to date; whether it can be called now and could not before."""
+        known = self.endpoints.get(spec.number)
+        if known is None:
+            self.endpoints[spec.number] = LiveEndpoint(spec, self.policies)
+            return True
+        was_callable, known.served = known.callable, True
+        known.update(spec, self.policies)
+        self.dispatcher.release(known)
+        return known.callable and not was_callable
 
     async def poke(self, released: Sequence[Released]) -> None:
         """Deliveries wait in the store from now on."""
@@ -224,9 +217,8 @@ class Scheduler:
     def forget(self, endpoint: int, delivery: int) -> None:
         """A delivery that waited has been settled in the store: it is not started any more."""
         live = self.endpoints.get(endpoint)
-        loaded = live.loaded.get(delivery) if live is not None else None
-        if loaded is not None and delivery not in self.attempting:
-            self.leave(loaded)
+        if live is not None and delivery in live.loaded:
+            self.leave(live, only=delivery)
         self.stored -= 1
 
     def in_flight(self, delivery: int) -> bool:
@@ -287,8 +279,11 @@ class Scheduler:
         """Never called: objects are fetched when an attempt starts."""
         raise AssertionError(f"delivery {delivery.number} has no known end of its object")
 
-    def drop_waiting(self, endpoint: LiveEndpoint) -> None:
-        """An endpoint has been disabled: ``_disable`` drops what waits for it, in memory and in the store."""
+    def disable(self, endpoint: LiveEndpoint) -> None:
+        """An endpoint has been disabled: store that, and then drop what waits unless its policy holds it."""
+        if endpoint.spec.status != DISABLED and not endpoint.disabling and not endpoint.removed:
+            endpoint.disabling = True
+            self.spawn(self._disable(endpoint))
 
     def luck(self, delivery: LiveDelivery) -> float:
         """The uniform number behind the jitter of the gap before the next attempt."""
@@ -319,23 +314,31 @@ class Scheduler:
             return
         if number == 1 and rules.age_from_first_attempt:
             delivery.born = delivery.started
-        answer = await self.sender.send(self.request(delivery, data, rules))
+        answer = await self.answer(delivery, data, rules)
         action = policy.verdict(rules, answer.code)
         outcome = policy.outcome(action, answer.code)
-        was_disabled = endpoint.disabled
+        what = f"status {answer.code}" if answer.code > 0 else answer.error or "no answer"
+        endpoint.last_failure = f"{policy.OUTCOMES[outcome]} ({what})"
         del self.attempting[delivery.number]
         self.dispatcher.conclude(delivery, action, answer.asked)
         finished = self.time.now
-        if endpoint.disabled and not was_disabled:
-            endpoint.disabling = True
-            self.spawn(self._disable(endpoint, answer, outcome))
+        if endpoint.removed and delivery.state == policy.WAITING:
+            self.settle(delivery, policy.DROPPED, policy.BY_DISABLING)
         done = Attempt(
             number, number, due, delivery.started, finished, outcome, max(answer.code, 0), cause,
             answer.body, answer.error,
         )  # fmt: skip
         if self.observer is not None:
-            self.observer.attempted(policy.OUTCOMES[outcome], (finished - delivery.started) / 1e9)
+            self.observer(policy.OUTCOMES[outcome], (finished - delivery.started) / 1e9)
         self.write_down(delivery, done, finished)
+
+    async def answer(self, delivery: LiveDelivery, data: bytes, rules: policy.Policy) -> Answer:
+        """What the request of an attempt brings; a request that cannot be made is a failure like others."""
+        try:
+            return await self.sender.send(self.request(delivery, data, rules))
+        except Exception as error:  # or else the delivery would be in flight for ever
+            log.exception("the request of delivery %s could not be made", delivery.number)
+            return Answer(policy.CONNECTION_REFUSED, error=f"the request could not be made: {error}")
 
     def request(self, delivery: LiveDelivery, data: bytes, rules: policy.Policy) -> OutgoingRequest:
         """The HTTP request of an attempt."""
@@ -375,7 +378,8 @@ class Scheduler:
         """Queue what has become of a delivery; one that comes due within a moment stays in memory."""
         row, state = delivery.row, delivery.state
         waits = state == policy.WAITING
-        stays = waits and self.feed.tiers is None and delivery.due <= at + LOOKAHEAD
+        soon = delivery.due <= at + LOOKAHEAD
+        stays = waits and soon and self.feed.tiers is None and delivery.endpoint.served
         hinted = (
             waits
             and not stays
@@ -436,39 +440,44 @@ class Scheduler:
 
     # ----------------------------------------------------------------- endpoints
 
-    def leave(self, delivery: LiveDelivery) -> None:
-        """Put a waiting delivery out of this process's hands."""
-        delivery.state = LEFT
-        delivery.settled = self.time.now
-        self.dispatcher.forget(delivery)
-        self.feed.left_tier(delivery.attempts)
-        self.feed.unload(delivery)
+    def leave(self, endpoint: LiveEndpoint, *, only: int | None = None) -> None:
+        """Put what waits in memory for an endpoint (or one delivery of it) out of this process's hands.
 
-    def give_up(self, endpoint: LiveEndpoint) -> None:
-        """An endpoint has been removed, or another process serves it now."""
+        What is in flight, or has a result that takes it out of memory once that is stored, goes its way.
+        """
+        busy = {result.delivery for result, _, stays in [*self.recording, *self.results] if not stays}
+        for delivery in list(endpoint.loaded.values()) if only is None else [endpoint.loaded[only]]:
+            if delivery.state == policy.WAITING and delivery.number not in busy:
+                delivery.state = LEFT
+                delivery.settled = self.time.now
+                self.dispatcher.forget(delivery)
+                self.feed.left_tier(delivery.attempts)
+                self.feed.unload(delivery)
+
+    async def give_up(self, endpoint: LiveEndpoint) -> None:
+        """An endpoint has been removed, polls from now on, or is served by another process."""
+        endpoint.served = False
         endpoint.next_due = policy.FOREVER
-        for delivery in list(endpoint.loaded.values()):
-            if delivery.state == policy.WAITING and delivery.number not in self.attempting:
-                self.leave(delivery)
+        self.leave(endpoint)
+        await self.store.release(endpoint.index, set(endpoint.loaded))
+        if not endpoint.loaded:
+            del self.endpoints[endpoint.index]  # or else it is looked at again: what is in flight stays known
 
     async def drop(self, number: int, state: int, cause: int) -> int:
         """Settle all that waits for an endpoint but for what is in flight; how many there were."""
         while any(result.endpoint == number for result, _, _ in [*self.results, *self.recording]):
             await asyncio.sleep(0.005)  # what has been decided already comes first
         endpoint = self.endpoints.get(number)
-        in_flight = self.in_flight_of(number)
         if endpoint is not None:
-            for delivery in list(endpoint.loaded.values()):
-                if delivery.number not in in_flight:
-                    self.leave(delivery)
+            self.leave(endpoint)
+        in_flight = self.in_flight_of(number)
         dropped = await self.store.settle_waiting(number, state, cause, clock.now(), in_flight)
         self.stored -= dropped
         return dropped
 
-    async def _disable(self, endpoint: LiveEndpoint, answer: Answer, outcome: int) -> None:
+    async def _disable(self, endpoint: LiveEndpoint) -> None:
         """Store that an endpoint has been disabled and why, and drop what waits unless its policy holds it."""
-        what = f"status {answer.code}" if answer.code > 0 else answer.error or "no answer"
-        reason = f"disabled by its policy after an attempt that was {policy.OUTCOMES[outcome]} ({what})"
+        reason = f"disabled by its policy after an attempt that was {endpoint.last_failure}"
         log.warning("endpoint %s %s", endpoint.spec.id, reason)
         endpoint.spec = dataclasses.replace(
             endpoint.spec,
@@ -492,13 +501,17 @@ class Scheduler:
             )
 
     async def _insist(self, work: Callable[[], Awaitable[object]], what: str) -> None:
+        """Do something until the store has done it; what it refuses for good (a removed endpoint) is over."""
         while True:
             try:
                 await work()
                 return
-            except StoreError as error:
+            except StoreUnavailableError as error:
                 log.warning("%s failed, trying again: %s", what, error)
                 await asyncio.sleep(0.5)
+            except StoreError as error:
+                log.warning("%s is refused: %s", what, error)
+                return
 
     async def _watch(self) -> None:
         """Once a second: keep health, count what waits, and find what no notice told of."""

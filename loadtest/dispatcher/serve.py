@@ -20,7 +20,7 @@ from loadtest.dispatcher.api import Api, Settings
 from loadtest.dispatcher.app import build
 from loadtest.dispatcher.guard import DEFAULT_PORTS, Guard
 from loadtest.dispatcher.metrics_page import MetricsPage
-from loadtest.dispatcher.scheduler import Observer, Scheduler
+from loadtest.dispatcher.scheduler import Scheduler
 from loadtest.dispatcher.sender import CurlSender
 from loadtest.dispatcher.store import Store, StoreError
 from loadtest.dispatcher.tiers_amqp import AmqpTiers, TiersError
@@ -59,12 +59,22 @@ def run(process: Process) -> None:
     Raises:
         ScenarioError: the address cannot be listened on, the store cannot be used, or it broke.
     """
+    _allow_open_files()
     with (
         logging_to_stderr(process.log_level),
         listening(process.host, process.port) as opened,
         asyncio.Runner(loop_factory=_loop_factory()) as runner,
     ):
         runner.run(_serve(process, opened))
+
+
+def _allow_open_files() -> None:
+    """Raise the limit of open files to the most that is allowed: connections in and out are files."""
+    if sys.platform != "win32":
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
@@ -134,7 +144,7 @@ def assemble(process: Process) -> Parts:
         process.rules,
         process.seed,
         hint=tiers.hint if tiers is not None else None,
-        observer=Observer(metrics.attempted),
+        observer=metrics.attempted,
         most_stored=process.most_stored,
     )
     return Parts(Api(process.settings, process.store, scheduler, guard, metrics), scheduler, sender, tiers)

@@ -5,7 +5,6 @@ A type is a bit position; an endpoint's mask lies in words of 63 bits, because S
 
 from __future__ import annotations
 
-import fnmatch
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
@@ -14,6 +13,7 @@ from dataclasses import asdict, replace
 from loadtest.dispatcher.records import Endpoint
 from loadtest.dispatcher.store import ConflictError, StoreError
 from loadtest.dispatcher.store_sqlite_ledger import Ledger
+from sim.blocks_dispatcher import matches
 
 WORD_BITS = 63
 
@@ -82,7 +82,7 @@ def put_mask(ledger: Ledger, endpoint: int, patterns: Iterable[str], names: Sequ
     """Store which types an endpoint's patterns match."""
     words: dict[int, int] = {}
     for position, name in enumerate(names):
-        if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns):
+        if matches(patterns, name):
             word, bit = divmod(position, WORD_BITS)
             words[word] = words.get(word, 0) | 1 << bit
     ledger.execute("DELETE FROM masks WHERE endpoint = ?", (endpoint,))

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from loadtest.dispatcher.records import Accepted, NewDelivery, NewEvent
 from loadtest.dispatcher.store import ConflictError, StoreError
+from loadtest.dispatcher.store_sqlite_endpoints import put_object
 from loadtest.dispatcher.store_sqlite_ledger import Ledger, NotTogetherError
 from sim.policy import STATE_DELIVERED, WAITING
 
@@ -21,6 +22,8 @@ INSERT INTO deliveries
 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 INSERT_SETTLEMENT = "INSERT INTO log (cursor, delivery) VALUES (?, ?)"
+NO_GAP = 0
+"""Jitter that looks back sees nothing before the first retry, as in the simulation."""
 IS_BUSY = "SELECT 1 FROM deliveries WHERE endpoint = ? AND stream = ? AND settled IS NULL LIMIT 1"
 KNOWN = "SELECT number, digest FROM events WHERE id = ?"
 OF_EVENT = "SELECT endpoint FROM deliveries WHERE event = ?"
@@ -35,6 +38,8 @@ class Batch:
         self._settlements: list[tuple[int, int]] = []
         self._busy: set[tuple[int, str]] = set()
         self._waiting = 0
+        self.objects: list[tuple[str, str, bytes, int]] = []
+        """New versions of objects that come with their events."""
 
     def take(
         self, event: int, deliveries: Sequence[NewDelivery], created: int
@@ -43,7 +48,7 @@ class Batch:
         ledger = self._ledger
         number = first = ledger.delivery + 1
         held = []
-        for endpoint, due, stream, state, cause, gap in deliveries:
+        for endpoint, due, stream, state, cause in deliveries:
             ready_at: int | None = due
             settled = delivered = None
             holds = False
@@ -58,7 +63,7 @@ class Batch:
                     holds = self._is_busy(endpoint, stream)
                     ready_at = None if holds else due
             held.append(holds)
-            row = (number, event, endpoint, stream, holds, state, cause, due, ready_at, gap)
+            row = (number, event, endpoint, stream, holds, state, cause, due, ready_at, NO_GAP)
             self._rows.append((*row, created, created, created, delivered, settled))
             number += 1
         ledger.delivery = number - 1
@@ -79,6 +84,8 @@ class Batch:
             self._ledger.executemany(INSERT_DELIVERY, self._rows)
         if self._settlements:
             self._ledger.executemany(INSERT_SETTLEMENT, self._settlements)
+        for row in self.objects:
+            put_object(self._ledger, row)
         if self._waiting:
             self._ledger.effects.backlog[1] += self._waiting
 
@@ -131,6 +138,9 @@ def taken(ledger: Ledger, batch: Batch, event: NewEvent) -> tuple[tuple[object, 
     """The row of a new event, and what its caller is told."""
     ledger.event = number = ledger.event + 1
     numbers, held = batch.take(number, event.deliveries, event.created)
+    if event.data and event.object_id:
+        batch.objects.append((event.object_type, event.object_id, event.data, event.created))
+        event = event._replace(data=b"")
     return (number, *event[:10], not numbers), Accepted(number, True, numbers, held)
 
 
