@@ -96,11 +96,18 @@ def _problem(error: Any, known: Iterable[str]) -> Problem:
 # --------------------------------------------------------------------------- bodies
 
 
+THROWN_AWAY = 16
+"""How many times its limit a declared body is still read: who is writing would find no answer on a broken connection."""
+
+
 async def read_body(request: Request, most: int) -> bytes:
     """The body of a request, never more of it in memory than is allowed."""
     declared = request.headers.get("content-length", "0")
     too_large = RefusedError(413, f"the body is larger than {most:,} bytes; send less at once")
     if not declared.isdecimal() or int(declared) > most:
+        if declared.isdecimal() and int(declared) <= THROWN_AWAY * most:
+            async for _ in request.stream():
+                pass
         raise too_large
     parts = []
     size = 0
