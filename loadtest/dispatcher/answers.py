@@ -97,7 +97,7 @@ def _problem(error: Any, known: Iterable[str]) -> Problem:
 
 
 THROWN_AWAY = 16
-"""How many times its limit a declared body is still read: who is writing would find no answer on a broken connection."""
+"""How many times its limit a declared body is still read: who writes on finds no answer on a closed connection."""
 
 
 async def read_body(request: Request, most: int) -> bytes:
