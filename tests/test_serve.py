@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import signal
 import socket
 import threading
@@ -156,7 +157,7 @@ def post_numbered(served: Callable[[], Dispatcher], accepted: set[str], stop: th
             status, _ = served().call(
                 "POST", "/events", [{"id": one, "type": "t", "key": "k", "data": 1} for one in ids]
             )
-        except OSError:  # it has just been killed
+        except (OSError, http.client.HTTPException):  # killed before, or in the middle of, its answer
             time.sleep(0.02)
             continue
         if status == 202:
