@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from loadtest.dispatcher.records import Attempt, Endpoint, NewDelivery, NewEvent, Released, Result
+from loadtest.dispatcher.records import Attempt, Endpoint, NewDelivery, NewEvent, Released, Result, TraceRow
 from loadtest.dispatcher.store import Store, StoreError
 from sim.policy import REJECTED, SECOND, STATE_DELIVERED, WAITING
 from tests.services import postgres_database
@@ -172,6 +172,20 @@ async def eventually(condition: Callable[[], bool], seconds: float = 10) -> None
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.005)
+
+
+async def traced(store: Store, count: int, after: int = 0, seconds: float = 20) -> list[TraceRow]:
+    """The trace after a cursor once it has come to so many rows; it has no more.
+
+    A store may hold rows back for as long as transactions are open that could still write before them.
+    """
+    rows: list[TraceRow] = []
+    async with asyncio.timeout(seconds):
+        while len(rows) < count:
+            rows += await store.trace(rows[-1].cursor if rows else after, 2000)
+    assert await store.trace(rows[-1].cursor, 9) == []
+    assert len(rows) == count
+    return rows
 
 
 async def one(store: Store, id_: str, *deliveries: NewDelivery, **fields: Any) -> Sequence[int]:

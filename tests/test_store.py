@@ -23,7 +23,7 @@ from sim.policy import (
     STATE_DELIVERED,
     WAITING,
 )
-from tests.stores import START, Heard, Home, delivered, endpoint, event, eventually, failed, one
+from tests.stores import START, Heard, Home, delivered, endpoint, event, eventually, failed, one, traced
 
 # --------------------------------------------------------------------------- types and endpoints
 
@@ -231,7 +231,7 @@ def test_a_delivery_may_be_over_before_it_begins(home: Home) -> None:
         await one(store, "e", NewDelivery(number, START, "s", DROPPED, BY_DISABLING))
         (accepted,) = await store.add([event("f", NewDelivery(number, START, "s"))])
         assert accepted.held == (False,)
-        (told,) = await store.trace(0, 9)
+        (told,) = await traced(store, 1)
         assert (told.delivery.id, told.delivery.state, told.delivery.cause) == (
             "e:shop",
             DROPPED,
@@ -378,7 +378,7 @@ def test_what_was_settled_meanwhile_keeps_its_state(home: Home) -> None:
         kept = await store.delivery("f:shop")
         assert kept is not None
         assert kept.state == STATE_DELIVERED
-        told = [(row.delivery.id, row.attempt is not None) for row in await store.trace(0, 9)]
+        told = [(row.delivery.id, row.attempt is not None) for row in await traced(store, 4)]
         assert told == [("e:shop", False), ("e:shop", True), ("f:shop", True), ("e:shop", True)]
         assert await store.backlog() == {}
 
@@ -425,7 +425,7 @@ def test_all_that_waits_for_an_endpoint_is_settled_but_for_what_is_in_flight(hom
         rows, _ = await store.due(a, FOREVER, 9, set())
         assert [row.number for row in rows] == [flying]
         assert await store.backlog() == {1: 1301}
-        told = await store.trace(0, 2000)
+        told = await traced(store, 1299)
         assert {(row.delivery.endpoint, row.delivery.state, row.attempt) for row in told} == {
             ("a", DROPPED, None)
         }
@@ -604,7 +604,7 @@ def test_the_trace_skips_nothing(home: Home) -> None:
                     )
                 if rows:
                     after = rows[-1].cursor
-                elif last:
+                elif last and len(seen) >= 360:  # what open transactions hold back comes yet
                     return
 
         async def writer(index: int, number: int) -> None:
@@ -656,7 +656,7 @@ def test_old_deliveries_are_pruned_and_numbers_not_given_again(home: Home) -> No
         gone = [(await one(store, f"e{index}", NewDelivery(a, START, None)))[0] for index in range(3)]
         await store.record([delivered(number, a, at=START + 5) for number in [both[0], *gone]])
         await store.record([delivered(late[0], a, at=START + 10)])
-        cursor = (await store.trace(0, 99))[-1].cursor
+        cursor = (await traced(store, 5))[-1].cursor
         assert await store.prune(START + 10, 0) == 0
         assert await store.prune(START + 10, 1) == 1
         assert await store.prune(START + 10, 99) == 3
@@ -666,7 +666,7 @@ def test_old_deliveries_are_pruned_and_numbers_not_given_again(home: Home) -> No
         kept = await store.event("both")
         assert kept is not None
         assert kept.deliveries == ("both:b",)
-        assert [row.delivery.id for row in await store.trace(0, 99)] == ["late:a"]
+        assert [row.delivery.id for row in await traced(store, 1)] == ["late:a"]
         assert await store.prune(START + 99, 99) == 1
         return max(gone), cursor
 
@@ -677,7 +677,7 @@ def test_old_deliveries_are_pruned_and_numbers_not_given_again(home: Home) -> No
         (number,) = await one(store, "new", NewDelivery(to, START, None))
         assert number > last
         await store.record([delivered(number, to)])
-        assert (await store.trace(0, 99))[0].cursor > cursor
+        assert (await traced(store, 1))[0].cursor > cursor
 
     home.run(after)
 

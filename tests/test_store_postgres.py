@@ -30,6 +30,7 @@ from loadtest.dispatcher.store_postgres_session import Locks, Transaction
 from loadtest.dispatcher.store_postgres_sharing import SHARDS, Sharing, fair_share
 from sim import policy
 from tests.services import lacking, postgres_database
+from tests.stores import traced
 
 ROOT = Path(__file__).resolve().parent.parent
 PATIENCE_S = 20.0
@@ -420,10 +421,9 @@ def test_the_trace_skips_nothing_that_is_committed_late(dsn: str) -> None:
             async with kept_open(first, record, Locks()):
                 await second.record([a_result(late, endpoint)])
                 assert await second.trace(0, 10) == []
-            rows = await second.trace(0, 10)
+            rows = await traced(second, 2)
             assert [row.delivery.number for row in rows] == [early, late]
-            assert await second.trace(rows[0].cursor, 10) == rows[1:]
-            assert await second.trace(rows[1].cursor, 10) == []
+            assert await traced(second, 1, after=rows[0].cursor) == rows[1:]
 
     run(test())
 
