@@ -1,174 +1,230 @@
 """The dispatcher from end to end: events per second and CPU per event, every event durable and delivered.
 
-Generator, dispatcher and receiver are processes of their own on the same cores. A round posts all events and ends
-when the receiver has every one. The variants take turns; medians are given. CPU is that of the dispatcher and of the
-database and broker it uses.
+Generator, dispatcher and receiver are processes of their own on the same cores. A round hands in all events and ends
+when the receiver has every one; the rows take turns, medians are given. CPU is that of three parts: handing in
+(the producer's own), working (the dispatcher, or a rival's workers), and serving (database and broker on this
+machine, less what they use when idle; idle databases and brokers of others disturb little, busy ones do).
+
+With ``--rivals`` Celery and dramatiq do the same work in the same rounds: one task per event on RabbitMQ at
+``--amqp``, a signed POST to the same receiver. Each is measured in several configurations; the ratio is to the
+fastest, and to the one with the least CPU. What they need less than a dispatcher (no log of attempts, no ordering,
+no limits per endpoint) is left in their favour.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import re
+import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
-HERE = Path(__file__).parent
-LEAN = [sys.executable, str(HERE / "lean_http.py")]
-ENDPOINT = {"id": "group:0", "types": ["*"], "policy": {"schedule": ["0s", "1s", "10s"], "timeout": "5s"}}
+sys.path.insert(0, str(Path(__file__).parent))
 
+from dispatcher_processes import Dispatcher, Receiver, Server, Watch, database, load_per_core
+from dispatcher_rivals import HOW_TO_INSTALL, RIVALS, Rival, importable
 
-def cpu_s(pids: list[int]) -> float:
-    """User and system time of processes, s."""
-    ticks = 0
-    for pid in pids:
-        try:
-            parts = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        except FileNotFoundError:
-            continue
-        ticks += sum(map(int, parts[11:15]))
-    return ticks / os.sysconf("SC_CLK_TCK")
+Row = dict[str, float]
+Round = Callable[[int], Row]
+WARM_UP = 500
+WARM_UP_FIRST = 100_000_000
+"""Number of the first event of the warm-up: apart from those that are counted."""
+COLUMNS = ("rate_per_s", "cpu_ms", "handing_in_ms", "working_ms", "serving_ms", "repeats", "refused")
 
 
-def pids_of(name: str) -> list[int]:
-    """Processes whose command begins with a name, children that have ended included by their parents."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                command = (entry / "comm").read_text().strip()
-            except OSError:
-                continue
-            if command.startswith(name):
-                found.append(int(entry.name))
+def our_round(store: str, extra: list[str], servers: list[Server], batch: int, refusing: bool) -> Round:
+    """A way to measure the dispatcher: on a store, with requests of ``batch`` events."""
+    connections = 64 if batch == 1 else 16
+
+    def measure(total: int) -> Row:
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+            url = f"sqlite:{folder}/hooks.db" if store == "sqlite" else stack.enter_context(database(store))
+            receiver = Receiver(refusing)
+            stack.callback(receiver.stop)
+            dispatcher = Dispatcher(receiver.url, url, extra)
+            stack.callback(dispatcher.stop)
+            return loaded(dispatcher, receiver, servers, total, batch, connections)
+
+    return measure
+
+
+def loaded(
+    dispatcher: Dispatcher,
+    receiver: Receiver,
+    servers: list[Server],
+    total: int,
+    batch: int,
+    connections: int,
+) -> Row:
+    """Warm a dispatcher up, then measure it."""
+    dispatcher.post(WARM_UP, batch, connections, WARM_UP_FIRST)
+    receiver.wait_for(WARM_UP)
+    watch = Watch([dispatcher.process.pid], servers)
+    told = dispatcher.post(total, batch, connections, 0)
+    counts = receiver.wait_for(total + WARM_UP)
+    return row(watch, told, counts, total)
+
+
+def rival_round(rival: Rival, amqp: str, python: str, servers: list[Server]) -> Round:
+    """A way to measure a rival."""
+
+    def measure(total: int) -> Row:
+        with ExitStack() as stack:
+            receiver = Receiver()
+            stack.callback(receiver.stop)
+            running = rival.start(python, amqp)
+            stack.callback(running.stop)
+            running.post(receiver.url, WARM_UP, WARM_UP_FIRST)
+            receiver.wait_for(WARM_UP)
+            watch = Watch([running.process.pid], servers)
+            told = running.post(receiver.url, total, 0)
+            counts = receiver.wait_for(total + WARM_UP)
+            return row(watch, told, counts, total)
+
+    return measure
+
+
+def row(watch: Watch, told: dict[str, float], counts: dict[str, int], total: int) -> Row:
+    """What one round has shown."""
+    took = time.monotonic() - watch.started
+    time.sleep(0.3)  # what is still being stored or acknowledged counts too
+    working, serving = watch.used()
+    parts = (told["cpu_s"], working, serving)
+    handing_in_ms, working_ms, serving_ms = (part / total * 1e3 for part in parts)
+    return {
+        "rate_per_s": total / took,
+        "cpu_ms": sum(parts) / total * 1e3,
+        "handing_in_ms": handing_in_ms,
+        "working_ms": working_ms,
+        "serving_ms": serving_ms,
+        "repeats": counts["received"] - counts["distinct"],
+        "refused": len(told["refused"]),  # type: ignore[arg-type]
+        "load_per_core": load_per_core(),
+    }
+
+
+def rounds_of(options: argparse.Namespace) -> dict[str, Round]:
+    """All rows of the table."""
+    found: dict[str, Round] = {}
+
+    def ours(name: str, store: str, extra: list[str], servers: list[Server]) -> None:
+        found[f"{name}, single"] = our_round(store, extra, servers, 1, False)
+        found[f"{name}, batches of 20"] = our_round(store, extra, servers, 20, False)
+        if options.retries:
+            found[f"{name}, each retried once"] = our_round(store, extra, servers, 20, True)
+
+    broker = [Server(options.amqp, 5672)] if options.amqp else []
+    ours("sqlite", "sqlite", [], [])
+    if options.postgres:
+        base = [Server(options.postgres, 5432)]
+        ours("postgresql", options.postgres, [], base)
+        if options.amqp:
+            ours("postgresql + rabbitmq", options.postgres, ["--tiers", options.amqp], base + broker)
+    if options.rivals:
+        if not options.amqp:
+            print("rivals are skipped: they need a broker, --amqp amqp://guest:guest@127.0.0.1/")
+            return found
+        for rival in RIVALS:
+            if importable(options.rivals, rival.library):
+                found[rival.name] = rival_round(rival, options.amqp, options.rivals, broker)
+            else:
+                print(f"{rival.name} is skipped: {options.rivals} has no {rival.library}; {HOW_TO_INSTALL}")
     return found
-
-
-class Dispatcher:
-    """A dispatcher process with one endpoint."""
-
-    def __init__(self, url: str, store: str, extra: list[str]) -> None:
-        command = [
-            sys.executable,
-            "-c",
-            "import sys; from loadtest.cli import main; sys.exit(main())",
-            "serve",
-        ]
-        command += ["--listen", "127.0.0.1:0", "--store", store, "--allow-network", "127.0.0.0/8", *extra]
-        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-        assert self.process.stderr is not None
-        for line in self.process.stderr:
-            if found := re.search(r"listening on http://127.0.0.1:(\d+)", line):
-                self.port = int(found[1])
-                break
-        else:
-            raise SystemExit("the dispatcher did not start")
-        body = json.dumps({**ENDPOINT, "url": url}).encode()
-        request = urllib.request.Request(
-            f"http://127.0.0.1:{self.port}/endpoints", body, {"content-type": "application/json"}
-        )
-        urllib.request.urlopen(request).read()
-
-    def stop(self) -> None:
-        """End it."""
-        self.process.terminate()
-        self.process.communicate(timeout=30)
-
-
-def round_of(
-    store: str, extra: list[str], servers: list[str], total: int, batch: int, connections: int
-) -> dict[str, float]:
-    """One round: rate and CPU."""
-    receiver = subprocess.Popen([*LEAN, "receive"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert receiver.stdin is not None
-    assert receiver.stdout is not None
-
-    def received() -> dict[str, int]:
-        assert receiver.stdin is not None
-        assert receiver.stdout is not None
-        receiver.stdin.write("\n")
-        receiver.stdin.flush()
-        counts: dict[str, int] = json.loads(receiver.stdout.readline())
-        return counts
-
-    dispatcher = None
-    try:
-        dispatcher = Dispatcher(f"http://127.0.0.1:{int(receiver.stdout.readline())}/", store, extra)
-        post = [*LEAN, "post", str(dispatcher.port)]
-        subprocess.run(
-            [*post, "500", str(batch), str(connections), "100000000"], check=True, stdout=subprocess.DEVNULL
-        )
-        while received()["distinct"] < 500:
-            time.sleep(0.05)
-        watched = [dispatcher.process.pid, *(pid for name in servers for pid in pids_of(name))]
-        before, started = cpu_s(watched), time.monotonic()
-        run = subprocess.run(
-            [*post, str(total), str(batch), str(connections), "0"], check=True, capture_output=True, text=True
-        )
-        told = json.loads(run.stdout)
-        while (counts := received())["distinct"] < total + 500:
-            if time.monotonic() - started > 120:
-                raise SystemExit(f"only {counts} of {total} came")
-            time.sleep(0.02)
-        took = time.monotonic() - started
-        time.sleep(0.3)  # what is still being stored counts too
-        used = (
-            cpu_s([*watched, *(pid for name in servers for pid in pids_of(name) if pid not in watched)])
-            - before
-        )
-        return {
-            "rate_per_s": total / took,
-            "cpu_ms": used / total * 1e3,
-            "repeats": counts["received"] - counts["distinct"],
-            "refused": len(told["refused"]),
-        }
-    finally:
-        if dispatcher is not None:
-            dispatcher.stop()
-        receiver.stdin.close()
-        receiver.wait(timeout=10)
 
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--postgres", help="a database URL to measure as well, such as postgresql:///test")
+    parser.add_argument(
+        "--postgres",
+        metavar="URL",
+        help="measure PostgreSQL too, such as postgresql://postgres@127.0.0.1/postgres",
+    )
+    parser.add_argument("--amqp", metavar="URL", help="a RabbitMQ for --tiers and for the rivals")
+    parser.add_argument(
+        "--rivals",
+        metavar="PYTHON",
+        nargs="?",
+        const=sys.executable,
+        help="measure Celery and dramatiq too, from this interpreter's packages",
+    )
+    parser.add_argument(
+        "--retries", action="store_true", help="rows whose first attempts are answered with 503"
+    )
+    parser.add_argument("--only", metavar="TEXT", action="append", help="only rows whose names contain this")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
-    variants: dict[str, tuple[str, int, int]] = {
-        "sqlite, single": ("sqlite", 1, 64),
-        "sqlite, batches of 20": ("sqlite", 20, 16),
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit("ended from outside")
+    )  # what runs is stopped on the way
+    rounds = {
+        name: one
+        for name, one in rounds_of(options).items()
+        if not options.only or any(text in name for text in options.only)
     }
-    if options.postgres:
-        variants["postgresql, single"] = (options.postgres, 1, 64)
-        variants["postgresql, batches of 20"] = (options.postgres, 20, 16)
-    results: dict[str, list[dict[str, float]]] = {name: [] for name in variants}
-    for _ in range(options.rounds):
-        for name, (store, batch, connections) in variants.items():
-            with tempfile.TemporaryDirectory() as folder:
-                url = f"sqlite:{folder}/hooks.db" if store == "sqlite" else store
-                servers = [] if store == "sqlite" else ["postgres"]
-                results[name].append(round_of(url, [], servers, options.events, batch, connections))
-    medians: dict[str, Any] = {
-        name: {key: statistics.median(row[key] for row in rows) for key in rows[0]}
+    results: dict[str, list[Row]] = {name: [] for name in rounds}
+    for turn in range(options.rounds):
+        for name, measure in rounds.items():
+            one = measure(options.events)
+            results[name].append(one)
+            told = (
+                f"{one['rate_per_s']:.0f} events/s, {one['cpu_ms']:.3f} ms, load {one['load_per_core']:.1f}"
+            )
+            print(f"round {turn + 1}: {name}: {told}", file=sys.stderr, flush=True)
+        if options.json:
+            options.json.write_text(json.dumps(results, indent=2))
+    medians = {
+        name: {key: statistics.median(one[key] for one in rows) for key in rows[0]}
         for name, rows in results.items()
     }
-    print(f"{'':28}{'events/s':>10}{'CPU ms/event':>14}{'repeats':>9}{'refused':>9}")
-    for name, row in medians.items():
-        print(
-            f"{name:28}{row['rate_per_s']:10.0f}{row['cpu_ms']:14.3f}{row['repeats']:9.0f}{row['refused']:9.0f}"
-        )
+    show(medians)
+    compared = against_rivals(results)
     if options.json:
-        options.json.write_text(json.dumps(medians, indent=2))
+        summary = {"medians": medians, "compared": compared, "rounds": results}
+        options.json.write_text(json.dumps(summary, indent=2))
+
+
+def show(medians: dict[str, Row]) -> None:
+    """Print the medians."""
+    print(
+        f"{'':32}{'events/s':>9}  CPU ms/event = handing in + working + serving{'repeats':>9}{'refused':>9}"
+    )
+    for name, one in medians.items():
+        rate, total, *parts, repeats, refused = (one[column] for column in COLUMNS)
+        shown = "".join(f"{part:10.3f}" for part in parts)
+        print(f"{name:32}{rate:9.0f}{total:12.3f}{shown}{repeats:15.0f}{refused:9.0f}")
+
+
+def against_rivals(results: dict[str, list[Row]]) -> dict[str, Row]:
+    """The ratios to the rivals, round by round, and their medians; the best rival of each round in each respect."""
+    rivals = [rival.name for rival in RIVALS if rival.name in results]
+    if not rivals:
+        return {}
+    fastest = [
+        max(one["rate_per_s"] for one in turn) for turn in zip(*(results[r] for r in rivals), strict=True)
+    ]
+    leanest = [min(one["cpu_ms"] for one in turn) for turn in zip(*(results[r] for r in rivals), strict=True)]
+    compared = {}
+    print(
+        "\nagainst the best rival of the round: rate (the fastest), CPU (the leanest); medians of the rounds"
+    )
+    for name, rows in results.items():
+        if name in rivals or "retried" in name:
+            continue
+        rate = statistics.median(one["rate_per_s"] / best for one, best in zip(rows, fastest, strict=True))
+        cpu = statistics.median(one["cpu_ms"] / best for one, best in zip(rows, leanest, strict=True))
+        compared[name] = {"rate": rate, "cpu": cpu}
+        print(f"{name:32}{rate:8.1f} × the rate{cpu:8.3f} × the CPU (1/{1 / cpu:.1f})")
+    return compared
 
 
 if __name__ == "__main__":
