@@ -54,8 +54,8 @@ WAIT_CAUSES = (
 )
 
 # Why a delivery ended (or waits for ever: its endpoint is off).
-BY_ATTEMPTS, BY_BUDGET, BY_AGE, BY_VERDICT, BY_DISABLING, BY_OBJECT = 1, 2, 3, 4, 5, 6
-END_CAUSES = ("", "attempts", "budget", "age", "verdict", "disabled", "object")
+BY_ATTEMPTS, BY_BUDGET, BY_AGE, BY_VERDICT, BY_DISABLING, BY_OBJECT, BY_CANCELLING = 1, 2, 3, 4, 5, 6, 7
+END_CAUSES = ("", "attempts", "budget", "age", "verdict", "disabled", "object", "cancelled")
 
 # Jitter kinds.
 NO_JITTER, FULL, EQUAL, DECORRELATED, EXPONENTIAL, PLUS_MINUS, ADDITIVE = 0, 1, 2, 3, 4, 5, 6

@@ -309,16 +309,12 @@ def _complete(data: dict[str, Any], source: str) -> dict[str, Any]:
         for name in named if isinstance(named, dict) else [named]:
             if isinstance(name, str) and name not in receivers and name in bundled_receivers:
                 receivers = {**receivers, name: presets.read("receivers", name)["receiver"]}
-    merged = {}
-    for name, block in policies.items():
-        preset = block.get("preset") if isinstance(block, dict) else None
-        if preset is None:
-            merged[name] = block
-            continue
-        if preset not in bundled_policies:
-            rule = f"is not a bundled policy{nearest(preset, bundled_policies)} (hooklab policies lists them)"
-            raise ScenarioError([Problem(path_of(["policies", str(name), "preset"]), preset, rule)], source)
-        merged[name] = {**presets.read("policies", preset)["policy"], **block}
+    merged = {
+        name: presets.completed_policy(block, path_of(["policies", str(name), "preset"]), source)
+        if isinstance(block, dict)
+        else block
+        for name, block in policies.items()
+    }
     result = dict(data)
     if merged:
         result["policies"] = merged

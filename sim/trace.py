@@ -12,9 +12,9 @@ the receiver took it up, NaN: never).
 ``deliveries``, in order of creation: delivery_id, event_id, producer, endpoint, type, key (str or category);
 seq (int64); created_s; state (category); attempts (int64); first_processed_s, delivered_s (float64, NaN: never);
 duplicates (int64); late (bool); settled_s (float64, NaN: unsettled); due_s (float64, of the attempt it still
-waited for, NaN: none); cause (category: why it was lost, attempts, budget, age, verdict, disabled or object; ""
-if it was not; disabled also for one that waits at an endpoint that is off); newer, stale (bool: the data
-processed was newer than the event, or older than the object by then).
+waited for, NaN: none); cause (category: why it was lost, attempts, budget, age, verdict, disabled or object, of a
+real dispatcher also cancelled; "" if it was not; disabled also for one that waits at an endpoint that is off);
+newer, stale (bool: the data processed was newer than the event, or older than the object by then).
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from loadtest.dispatcher.guard import Guard
 from loadtest.dispatcher.metrics_page import MetricsPage
 from loadtest.dispatcher.request import Answer, OutgoingRequest
 from loadtest.dispatcher.scheduler import Scheduler
+from loadtest.dispatcher.store import Store
 from loadtest.dispatcher.store_sqlite import SqliteStore
 from sim.blocks_dispatcher import Dispatcher as Rules
 
@@ -149,11 +150,15 @@ class Caller:
 
 @contextlib.asynccontextmanager
 async def dispatcher(
-    folder: Path, settings: Settings | None = None, rules: Rules | None = None, most_stored: int = 10_000
+    folder: Path,
+    settings: Settings | None = None,
+    rules: Rules | None = None,
+    most_stored: int = 10_000,
+    store: Store | None = None,
 ) -> AsyncIterator[Caller]:
-    """A running dispatcher over a new store."""
+    """A running dispatcher over a store, by default a new one in the folder."""
     sender, metrics = FakeSender(), MetricsPage()
-    store = SqliteStore(folder / "api.db", synchronous="NORMAL")
+    store = store or SqliteStore(folder / "api.db", synchronous="NORMAL")
     scheduler = Scheduler(
         store, sender, rules or Rules(), 7, observer=metrics.attempted, most_stored=most_stored
     )

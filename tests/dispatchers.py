@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMAND = [sys.executable, "-c", "import sys; from loadtest.cli import main; sys.exit(main())"]
+PROGRAM = "import sys; from loadtest.cli import main; sys.exit(main())"
 PATIENCE_S = 30.0
 
 
@@ -77,7 +77,12 @@ class Dispatcher:
     """A dispatcher process."""
 
     def __init__(
-        self, store: str, *options: str, token: str | None = None, listen: str = "127.0.0.1:0"
+        self,
+        store: str,
+        *options: str,
+        token: str | None = None,
+        listen: str = "127.0.0.1:0",
+        program: str = PROGRAM,
     ) -> None:
         self.token = token
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -89,7 +94,9 @@ class Dispatcher:
         self.listening = threading.Event()
         self.process = subprocess.Popen(
             [
-                *COMMAND,
+                sys.executable,
+                "-c",
+                program,
                 "serve",
                 "--listen",
                 listen,

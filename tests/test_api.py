@@ -266,7 +266,7 @@ def test_a_secret_is_shown_once(tmp_path: Path) -> None:
             made = await call.endpoint()
             assert made["secret"].startswith("whsec_")
             assert "secret" not in (await call("GET", "/endpoints/shop:0")).value
-            assert "secret" not in (await call("GET", "/endpoints")).value[0]
+            assert "secret" not in (await call("GET", "/endpoints")).value["endpoints"][0]
             rotated = (await call("POST", "/endpoints/shop:0/rotate-secret", {"overlap": "1h"})).value
             assert rotated["secret"] != made["secret"]
             assert rotated["old_secret_until"] > rotated["changed_at"]
@@ -313,7 +313,7 @@ def test_what_is_wrong_with_an_endpoint_is_told(
             assert reply.status == 422, reply.body
             assert [p["field"] for p in reply.value["problems"]] == [field]
             assert word in reply.value["problems"][0]["rule"]
-            assert (await call("GET", "/endpoints")).value == []
+            assert (await call("GET", "/endpoints")).value == {"endpoints": [], "next": None}
 
     run(work())
 
@@ -329,6 +329,32 @@ def test_a_policy_is_stored_as_it_is(name: str) -> None:
     assert (read.jitter.kind, read.timeout, chosen) == ("none", 30 * SECOND, "")
     assert read.schedule == meant.schedule
     assert resolve(json.loads(changed), {}) == (changed, "")
+
+
+def test_endpoints_are_listed_in_pages(tmp_path: Path) -> None:
+    """The list goes on after ``next`` in the order of making, ends with null, and misses none for one removed."""
+
+    async def work() -> None:
+        async with dispatcher(tmp_path) as call:
+            for n in range(5):
+                await call.endpoint(f"shop:{n}")
+            found, after, pages = [], 0, 0
+            while after is not None:
+                page = (await call("GET", f"/endpoints?limit=2&after={after}")).value
+                found += [each["id"] for each in page["endpoints"]]
+                after, pages = page["next"], pages + 1
+                if pages == 1:
+                    await call("DELETE", "/endpoints/shop:1")
+            assert (found, pages) == ([f"shop:{n}" for n in range(5)], 3)
+            whole = (await call("GET", "/endpoints?limit=4")).value
+            assert ([each["id"] for each in whole["endpoints"]], whole["next"]) == (
+                ["shop:0", "shop:2", "shop:3", "shop:4"],
+                None,
+            )
+            assert (await call("GET", "/endpoints?limit=0")).status == 422
+            assert (await call("GET", "/endpoints?page=2")).status == 422
+
+    run(work())
 
 
 def test_an_endpoint_is_changed_in_part(tmp_path: Path) -> None:
@@ -523,6 +549,7 @@ def test_the_metrics_page_counts_what_happened(tmp_path: Path) -> None:
             assert 'hooklab_events_total{result="refused"} 1.0' in lines
             assert "hooklab_attempt_latency_seconds_count 1.0" in lines
             assert "hooklab_in_flight 0.0" in lines
+            assert 'hooklab_stored_deliveries{state="waiting"} 1.0' in lines
 
     run(work())
 

@@ -32,6 +32,9 @@ def test_deliveries_are_cancelled_and_resent(tmp_path: Path) -> None:
             assert (await call("POST", "/deliveries/e:0:shop:0/resend")).status == 409
             cancelled = await call("POST", "/deliveries/e:0:shop:0/cancel")
             assert (cancelled.status, cancelled.value["state"]) == (200, "dropped")
+            assert cancelled.value["cause"] == "cancelled"
+            told = [json.loads(line) for line in (await call("GET", "/trace")).body.splitlines()]
+            assert [row["cause"] for row in told if row["kind"] == "delivery"] == ["cancelled"]
             assert (await call("POST", "/deliveries/e:0:shop:0/cancel")).status == 409
             call.sender.code = 200
             assert (await call("POST", "/deliveries/e:0:shop:0/resend")).status == 202

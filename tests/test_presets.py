@@ -18,7 +18,9 @@ import pandas as pd
 import pytest
 
 import sim
+from loadtest.dispatcher.policies import resolve
 from sim import model, policy, presets, yamlio
+from sim.blocks_policy import PolicyBlock
 from sim.fields import parse_duration, parse_share
 from sim.scenario import UNDOCUMENTED, schedule_runs
 
@@ -596,3 +598,24 @@ def test_noisy_neighbour_starves_the_others_until_it_is_bounded() -> None:
     assert bounded["delivery_latency_s_p99"]["noisy"] < 1.2 * starved["delivery_latency_s_p99"]["noisy"]
     shorter = answer("noisy-neighbour", "policies.retries.timeout=3s").metrics_by("endpoint")
     assert shorter["queue_wait_s_p99"]["others"] < starved["queue_wait_s_p99"]["others"] / 10
+
+
+def test_a_scenario_and_the_dispatcher_complete_a_preset_by_one_function(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A block that starts from a bundled policy, and one that cannot, mean the same in both, because one merges."""
+    block = {"preset": "timepad", "timeout": "7s", "max_attempts": 2}
+    completed = presets.completed_policy(block, "policy.preset")
+    assert completed == {**presets.read("policies", "timepad")["policy"], **block}
+    calls = []
+
+    def counted(*arguments: Any) -> dict[str, Any]:
+        calls.append(arguments)
+        return completed
+
+    monkeypatch.setattr(presets, "completed_policy", counted)
+    scenario = sim.load(presets.read("scenarios", "dreamkas") | {"policies": {"dreamkas": block}})
+    written, _ = resolve(block, {})
+    assert [call[:2] for call in calls] == [(block, "policies.dreamkas.preset"), (block, "policy.preset")]
+    mine = PolicyBlock.model_validate_json(written)
+    assert mine == scenario.policies["dreamkas"].model_copy(update={"preset": None})

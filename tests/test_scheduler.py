@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import itertools
 import json
@@ -15,7 +16,8 @@ import pytest
 
 import sim
 from loadtest import clock
-from loadtest.dispatcher.records import Accepted, Endpoint, Filter, NewEvent
+from loadtest.dispatcher import store_sqlite_results
+from loadtest.dispatcher.records import Accepted, Endpoint, Filter, NewDelivery, NewEvent
 from loadtest.dispatcher.request import Answer, OutgoingRequest
 from loadtest.dispatcher.scheduler import Scheduler
 from loadtest.dispatcher.store_sqlite import SqliteStore
@@ -175,6 +177,37 @@ def test_everything_accepted_is_delivered_once(tmp_path: Path, count: int) -> No
     asyncio.run(body())
 
 
+def test_what_is_found_in_the_store_before_it_is_announced_is_sent_once(tmp_path: Path) -> None:
+    """Between a commit and the word of it the feed may come by: the delivery is in memory once."""
+
+    async def body() -> None:
+        go = asyncio.Event()
+
+        async def held(_request: OutgoingRequest, _attempt: int, _name: str) -> Answer:
+            await go.wait()
+            return Answer(200)
+
+        sender = Scripted(held)
+        async with running(tmp_path, sender) as made:
+            await made.add(endpoint())
+            (one,) = made.endpoints
+            now = clock.now()
+            out = (made.scheduler.fan_out("p:0", "k", one, now),)
+            event = NewEvent("p:0", b"d", "t", "k", 0, now, now, b"{}", "", "", out)
+            accepted = await made.store.add([event])
+            made.scheduler.due_changed(one.number, now)
+            async with asyncio.timeout(20):
+                while not sender.sent:
+                    await asyncio.sleep(0.01)
+            made.scheduler.accept([event], accepted)
+            await asyncio.sleep(0.05)
+            go.set()
+            await made.settled(1)
+            assert sender.sent == [("p:0:group:0", 1)]
+
+    asyncio.run(body())
+
+
 def test_a_limit_on_attempts_in_flight_is_never_exceeded(tmp_path: Path) -> None:
     """Two at a time, whatever waits."""
 
@@ -285,6 +318,45 @@ def test_a_policy_disables_an_endpoint(tmp_path: Path, rest: str) -> None:
             assert states == {policy.DROPPED if rest == "drop" else policy.WAITING}
 
     asyncio.run(body())
+
+
+@pytest.mark.parametrize("discipline", ["shared", "per_tier"])
+@pytest.mark.parametrize("removed", [False, True], ids=["disabled", "removed"])
+def test_a_drop_that_a_crash_cut_short_goes_on_after_the_restart(
+    tmp_path: Path, discipline: str, removed: bool
+) -> None:
+    """What still waits for an endpoint that was disabled with ``rest: drop``, or removed, is dropped then."""
+    rules = Rules(discipline=discipline, workers=4)
+    block = {"disable": {"consecutive": 3, "rest": "drop"}}
+
+    async def before() -> None:
+        store = SqliteStore(tmp_path / "hooks.db")
+        async with contextlib.AsyncExitStack() as stack:
+            await store.open(Scheduler(store, Scripted(ok), rules, 1))
+            stack.push_async_callback(store.close)
+            to = (await store.put_endpoint(endpoint(policy=block))).number
+            new = [NewDelivery(to, clock.now(), "s" if n % 2 else None) for n in range(12)]
+            await store.add([
+                NewEvent(f"p:{n}", b"d", "t", "k", n, 1, 1, b"{}", "", "", (one,)) for n, one in enumerate(new)
+            ])  # fmt: skip
+            if removed:
+                await store.remove_endpoint(to)
+            else:
+                (spec,) = await store.endpoints()
+                await store.put_endpoint(dataclasses.replace(spec, status="disabled"))
+            part = (to, policy.DROPPED, policy.BY_DISABLING, clock.now(), frozenset[int](), 4)
+            assert await store._write(store_sqlite_results.settle_waiting, part) == 4
+
+    async def after() -> None:
+        sender = Scripted(ok)
+        async with running(tmp_path, sender, rules) as run:
+            done = await run.settled(12)
+            assert {(one.state, one.cause) for one in done} == {(policy.DROPPED, policy.BY_DISABLING)}
+            assert await run.store.backlog() == {}
+            assert sender.sent == []
+
+    asyncio.run(before())
+    asyncio.run(after())
 
 
 def test_a_verdict_of_gone_disables_at_once(tmp_path: Path) -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -243,6 +245,32 @@ def test_a_delivery_may_be_over_before_it_begins(home: Home) -> None:
     home.run(body)
 
 
+@pytest.mark.parametrize("stream", [None, "s"], ids=["no order", "ordered"])
+def test_nothing_waits_for_an_endpoint_that_is_gone(home: Home, stream: str | None) -> None:
+    """What was looked up before an endpoint was removed, and is stored after, is dropped at once and told so."""
+
+    async def body(store: Store, _heard: Heard) -> None:
+        a, b = [(await store.put_endpoint(endpoint(id_))).number for id_ in ("a", "b")]
+        await one(store, "kept", NewDelivery(b, START, None))
+        await store.remove_endpoint(a)
+        late = [NewDelivery(a, START, stream), NewDelivery(b, START, stream)]
+        first, second = await store.add([event("e", *late), event("f", *late)])
+        assert first.held == (True, False)
+        assert second.held == (True, stream is not None)
+        await store.add_deliveries("kept", late, START)
+        assert await store.backlog() == {1: 3}
+        assert await store.totals() == {WAITING: 3, DROPPED: 3}
+        assert list(await store.next_due()) == [b]
+        told = await traced(store, 3)
+        assert {(row.delivery.endpoint, row.delivery.state, row.delivery.cause) for row in told} == {
+            ("a", DROPPED, BY_DISABLING)
+        }
+        assert [row.delivery.held for row in told] == [False] * 3
+        assert await store.resend([first.deliveries[0]], START) == []
+
+    home.run(body)
+
+
 # --------------------------------------------------------------------------- what is due
 
 
@@ -436,6 +464,80 @@ def test_all_that_waits_for_an_endpoint_is_settled_but_for_what_is_in_flight(hom
     home.run(body)
 
 
+class Crash(BaseException):
+    """Ends a call where a process would have died."""
+
+
+def test_what_works_in_parts_goes_on_after_a_crash_between_two(
+    home: Home, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part is whole or not at all: what is left waits, heads of streams first, is counted, and is settled next."""
+    monkeypatch.setattr("loadtest.dispatcher.store_postgres._AT_ONCE", 3)
+    monkeypatch.setattr("loadtest.dispatcher.store_sqlite.PART", 3)
+
+    async def crash_after_two(store: Store, call: Coroutine[Any, Any, int]) -> None:
+        write, calls = store._write, iter(range(2))  # type: ignore[attr-defined]
+
+        async def dying(*arguments: Any) -> Any:
+            if next(calls, None) is None:
+                raise Crash
+            return await write(*arguments)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(store, "_write", dying)
+            with pytest.raises(Crash):
+                await call
+
+    async def before(store: Store, _heard: Heard) -> None:
+        to = (await store.put_endpoint(endpoint())).number
+        await store.add([event(f"e{n}", NewDelivery(to, START, "s" if n % 2 else None)) for n in range(20)])
+        await crash_after_two(store, store.settle_waiting(to, DROPPED, BY_DISABLING, START, set()))
+
+    async def after(store: Store, _heard: Heard) -> None:
+        (shop,) = await store.endpoints()
+        await eventually(lambda: store.owns(shop.number), 60)
+        assert await store.totals() == {WAITING: 14, DROPPED: 6}
+        waiting = await store.deliveries(Filter(states=(WAITING,)))
+        ordered = [row for row in waiting if int(row.event_id[1:]) % 2]
+        assert [row.number for row in ordered if not row.held] == [min(row.number for row in ordered)]
+        assert list(await store.next_due()) == [shop.number]
+        assert await store.settle_waiting(shop.number, DROPPED, BY_DISABLING, START, set()) == 14
+        assert len(await traced(store, 20)) == 20
+        assert await store.prune(START + 1, 6) == 6
+
+    async def at_last(store: Store, _heard: Heard) -> None:
+        assert await store.totals() == {DROPPED: 14}
+        assert len(await store.deliveries(Filter())) == 14
+        left = [await store.event(f"e{n}") for n in range(20)]
+        assert sum(each is not None for each in left) == 14
+        assert await store.prune(START + 1, 99) == 14
+        assert await store.totals() == {}
+        assert [await store.event(f"e{n}") for n in range(20)] == [None] * 20
+
+    home.run(before)
+    home.run(after)
+    home.run(at_last)
+
+
+def test_what_waits_for_a_removed_endpoint_is_found(home: Home) -> None:
+    """Held deliveries and such that are not due count; endpoints that are used, or empty, do not."""
+
+    async def body(store: Store, _heard: Heard) -> None:
+        a, b, c, d = [(await store.put_endpoint(endpoint(id_))).number for id_ in "abcd"]
+        await one(
+            store, "e", NewDelivery(a, START, "s"), NewDelivery(b, START, None), NewDelivery(d, START, None)
+        )
+        await one(store, "f", NewDelivery(a, FOREVER, "s"))
+        for number in (a, c, d):
+            await store.remove_endpoint(number)
+        await store.settle_waiting(d, DROPPED, BY_DISABLING, START, set())
+        assert await store.orphans() == [a]
+        assert await store.settle_waiting(a, DROPPED, BY_DISABLING, START, set()) == 2
+        assert await store.orphans() == []
+
+    home.run(body)
+
+
 # --------------------------------------------------------------------------- order
 
 
@@ -522,8 +624,16 @@ async def take(store: Store, to: int, step: str, pick: int, number: int) -> None
             await store.record([delivered(row.number, to, attempts) if step == "deliver" else ended])
 
 
+async def check_totals(store: Store) -> None:
+    """What the store keeps of how many there are is what there is."""
+    rows = await store.deliveries(Filter(limit=999))
+    assert await store.totals() == Counter(row.state for row in rows)
+    assert await store.backlog() == Counter(row.attempts + 1 for row in rows if row.state == WAITING)
+
+
 async def check_streams(store: Store, streams: dict[int, int], in_order: bool) -> None:
     """Of each stream that waits, exactly one is not held: the first, where none was resent."""
+    await check_totals(store)
     waiting = await store.deliveries(Filter(states=(WAITING,), limit=999))
     assert sum((await store.backlog()).values()) == len(waiting)
     for stream in set(streams.values()):

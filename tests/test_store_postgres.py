@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import json
 import os
 import random
@@ -21,14 +22,20 @@ import psycopg
 import pytest
 import uvloop
 
-from loadtest.dispatcher import store_postgres_intake, store_postgres_results
+from loadtest.dispatcher import (
+    store_postgres_intake,
+    store_postgres_results,
+    store_postgres_shown,
+    subscriptions,
+)
 from loadtest.dispatcher import store_postgres_sql as sql
-from loadtest.dispatcher.records import Attempt, Endpoint, NewDelivery, NewEvent, Result
+from loadtest.dispatcher.records import Attempt, Endpoint, Filter, NewDelivery, NewEvent, Result
 from loadtest.dispatcher.store import ConflictError, StoreError, StoreUnavailableError
 from loadtest.dispatcher.store_postgres import PostgresStore
 from loadtest.dispatcher.store_postgres_session import Locks, Transaction
 from loadtest.dispatcher.store_postgres_sharing import SHARDS, Sharing, fair_share
 from sim import policy
+from tests.api_calls import dispatcher
 from tests.services import lacking, postgres_database
 from tests.stores import traced
 
@@ -288,7 +295,76 @@ def test_other_processes_hear_of_endpoints_and_of_what_is_due(dsn: str) -> None:
     run(test())
 
 
+@pytest.mark.parametrize("told", [True, False], ids=["notified", "notice lost"])
+def test_a_change_reaches_the_events_of_another_process_within_the_bound(
+    dsn: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: bool
+) -> None:
+    """An event posted elsewhere goes to a new endpoint once the notice has come, or ``MOST_STALE_S`` have passed."""
+    if told:  # so long that nothing but the notice can bring it
+        monkeypatch.setattr(subscriptions, "MOST_STALE_S", 3600.0)
+    else:
+        monkeypatch.setattr(Sharing, "_heard", lambda _self, _told: False)
+
+    async def test() -> None:
+        async with (
+            dispatcher(tmp_path, store=PostgresStore(dsn)) as here,
+            dispatcher(tmp_path, store=PostgresStore(dsn)) as there,
+        ):
+
+            async def deliveries_of(name: str) -> list[str]:
+                assert (await there.event(name)).status == 202
+                return list((await there("GET", f"/events/{name}")).value["deliveries"])
+
+            assert await deliveries_of("e:0") == []  # that nobody wants it is remembered
+            await here.endpoint("shop:0")
+            if told:
+                count = itertools.count(1)
+
+                async def seen() -> bool:
+                    name = f"e:{next(count)}"
+                    return await deliveries_of(name) == [f"{name}:shop:0"]
+
+                await there.until(seen)
+            else:
+                await asyncio.sleep(subscriptions.MOST_STALE_S)
+                assert await deliveries_of("e:1") == ["e:1:shop:0"]
+            assert (await here("DELETE", "/endpoints/shop:0")).status == 204
+            if not told:
+                monkeypatch.setattr(there.api.subscriptions, "_true_until", policy.FOREVER)
+                assert await deliveries_of("e:2") == ["e:2:shop:0"]  # the old answer is still believed
+                shown = (await there("GET", "/deliveries/e:2:shop:0")).value
+                assert (shown["state"], shown["cause"]) == ("dropped", "disabled")
+
+    run(test())
+
+
 # --------------------------------------------------------------------- races
+
+
+def test_nothing_comes_to_wait_for_an_endpoint_that_is_being_removed(dsn: str) -> None:
+    """A removal waits for events that are being stored with its deliveries, and those after it are dropped."""
+
+    async def test() -> None:
+        async with opened(dsn) as first, opened(dsn) as second:
+            endpoint = (await first.put_endpoint(an_endpoint())).number
+            new = NewDelivery(endpoint, 1, None)
+
+            async def slow(part: Transaction) -> None:
+                await store_postgres_intake.add(part, [an_event("p:0", new)], first._sharing)
+
+            async def remove() -> int:
+                await second.remove_endpoint(endpoint)
+                return await second.settle_waiting(endpoint, policy.DROPPED, policy.BY_DISABLING, 9, set())
+
+            async with kept_open(first, slow, store_postgres_intake.locks([new])):
+                removing = asyncio.create_task(remove())
+                await asyncio.sleep(0.3)  # it would be over long before, if it did not wait
+                assert not removing.done()
+            assert await removing == 1
+            await first.add([an_event("p:1", new)])
+            assert await first.totals() == {policy.DROPPED: 2}
+
+    run(test())
 
 
 def test_of_a_stream_that_two_processes_add_to_one_delivery_is_not_held(dsn: str) -> None:
@@ -490,6 +566,51 @@ def test_what_is_due_is_found_by_a_walk_along_an_index(dsn: str) -> None:
             walked = [node["Actual Rows"] for node in found if node.get("Index Name") == "deliveries_due"]
             assert walked
             assert max(walked) <= room
+
+    run(test())
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [
+        Filter(limit=20, states=(policy.WAITING,)),
+        Filter(limit=20, states=(policy.WAITING, policy.DEAD)),
+        Filter(limit=20, endpoint="shop:0"),
+        Filter(limit=20, endpoint="shop:0", states=(policy.WAITING,)),
+    ],
+    ids=str,
+)
+def test_a_list_reads_about_what_it_shows(dsn: str, chosen: Filter) -> None:
+    """However many newer deliveries are in other states, or of other endpoints, a page reads its own rows alone."""
+
+    async def test() -> None:
+        async with opened(dsn) as store:
+            endpoint = (await store.put_endpoint(an_endpoint())).number
+            other = (await store.put_endpoint(an_endpoint("shop:1"))).number
+            await store.add([an_event("p:0")])
+            with psycopg.connect(dsn, autocommit=True) as connection:
+                connection.execute(
+                    "insert into hooklab.deliveries"
+                    " (event, endpoint, state, cause, due, gap, born, created, since)"
+                    " select n, case when n < 20000 then %s else %s end,"
+                    " case when n < 20000 then 0 else 2 end, 0, n, 0, 0, 0, n from generate_series(1, 60000) n",
+                    (endpoint, other),
+                )
+                connection.execute("analyze hooklab.deliveries")
+            statement, values = store_postgres_shown.listing(chosen)
+
+            async def explain(part: Transaction) -> list[tuple[Any, ...]]:
+                return await part.rows(f"explain (analyze, format json) {statement}", values)
+
+            for _ in range(8):  # beyond the fifth time the server keeps one plan for all values
+                [(explained,)] = await store._readers[1].run(explain)
+            read = [
+                node["Actual Rows"] * node["Actual Loops"] + node.get("Rows Removed by Filter", 0)
+                for node in nodes(explained[0]["Plan"])
+                if node.get("Relation Name") == "deliveries"
+            ]
+            assert read
+            assert sum(read) <= chosen.limit * len(policy.STATES)
 
     run(test())
 

@@ -16,13 +16,15 @@ import pytest
 
 from loadtest.dispatcher import store_sqlite_due as waiting
 from loadtest.dispatcher import store_sqlite_queries as queries
-from loadtest.dispatcher.records import NewDelivery
+from loadtest.dispatcher.records import Filter, NewDelivery
 from loadtest.dispatcher.store import StoreError, StoreUnavailableError
 from loadtest.dispatcher.store_sqlite import SqliteStore
 from loadtest.dispatcher.store_sqlite_ledger import Ledger
-from loadtest.dispatcher.store_sqlite_schema import APPLICATION, MIGRATIONS
-from sim.policy import FOREVER, STATE_DELIVERED
-from tests.stores import START, Heard, Home, delivered, endpoint, event, one
+from loadtest.dispatcher.store_sqlite_schema import APPLICATION, FIRST, MIGRATIONS, BrokenError
+from loadtest.dispatcher.store_sqlite_writer import Writer
+from sim.policy import DEAD, FOREVER, STATE_DELIVERED, WAITING
+from tests.dispatchers import PATIENCE_S, Dispatcher
+from tests.stores import START, Heard, Home, delivered, endpoint, event, failed, one
 
 PART_OF_A_LIFE = """
 import asyncio, itertools, sys
@@ -246,6 +248,89 @@ def test_a_dead_writer_fails_everyone_and_says_so(tmp_path: Path, monkeypatch: p
     home.run(after)
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("stage", ["commit", "report", "start"])
+def test_a_writer_that_dies_without_a_word_strands_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stage: str
+) -> None:
+    """Whenever its thread ends, and even where it cannot tell: who waits and who comes hears that it is over."""
+
+    def die(*_arguments: object) -> None:
+        raise SystemExit
+
+    async def use(store: SqliteStore, heard: Heard) -> None:
+        await one(store, "before")
+        with monkeypatch.context() as patch:
+            patch.setattr(Writer, "_call", die)
+            if stage == "commit":
+                patch.setattr(Ledger, "commit", die)
+            if stage == "start":
+                patch.setattr(Writer, "_commit", die)
+            calls = (one(store, f"e{n}") for n in range(2500))
+            ended = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
+        assert {type(error) for error in ended} == {BrokenError}
+        with pytest.raises(StoreError, match="without a word"):
+            await store.add([event("late")])
+        with pytest.raises(StoreError, match="without a word"):
+            await store.types()
+        assert len(heard.errors) == 1
+
+    home = home_of(tmp_path / "store.db")
+    home.run(use)
+    assert home.run(lambda store, _heard: store.event("before")) is not None
+
+
+def test_any_error_of_a_job_reaches_its_caller_alone(tmp_path: Path) -> None:
+    """Even one that no future takes fails its own caller; the others of its group get their results."""
+
+    def exhausted(_ledger: Ledger, _argument: None) -> None:
+        next(iter(()))
+
+    async def use(store: SqliteStore, heard: Heard) -> None:
+        calls = [one(store, "e"), store._write(exhausted, None), one(store, "f")]
+        first, failed_, last = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
+        assert isinstance(failed_, RuntimeError)
+        assert not isinstance(first, BaseException)
+        assert not isinstance(last, BaseException)
+        assert heard.errors == []
+
+    home_of(tmp_path / "store.db").run(use)
+
+
+DYING = """
+import sys
+from loadtest.dispatcher.store_sqlite_writer import Writer
+from loadtest.cli import main
+
+commit = Writer._commit
+
+def die(*_arguments):
+    raise SystemExit
+
+def dying(self, jobs):
+    if any(job.work.__name__ == "add" for job in jobs):
+        self._call = die
+        raise SystemExit
+    commit(self, jobs)
+
+Writer._commit = dying
+sys.exit(main())
+"""
+
+
+def test_a_process_whose_writer_died_refuses_and_ends(tmp_path: Path) -> None:
+    """The event that met the death is answered with an error, and the process ends by itself, and says why."""
+    served = Dispatcher(f"sqlite:{tmp_path / 'store.db'}", program=DYING).ready()
+    try:
+        status, _ = served.call("POST", "/events", {"type": "t", "key": "k", "data": 1})
+        assert status == 503
+        code = served.process.wait(PATIENCE_S)
+    finally:
+        served.stop(signal.SIGKILL)
+    assert code not in (0, -signal.SIGKILL)
+    assert any("the writer ended without a word" in line for line in served.lines)
+
+
 def test_a_value_that_cannot_be_stored_fails_its_caller_alone(tmp_path: Path) -> None:
     """Of calls at once, one with an impossible value raises; the others are stored, and the store goes on."""
 
@@ -375,3 +460,61 @@ def test_what_is_asked_often_walks_an_index(
     for step in plan:
         assert any(found.startswith(step) for found in steps), steps
     assert not any("TEMP B-TREE" in step or step.startswith(("SCAN d", "SCAN l")) for step in steps), steps
+
+
+LISTS = [
+    Filter(),
+    Filter(states=(WAITING,)),
+    Filter(states=(STATE_DELIVERED, DEAD)),
+    Filter(endpoint="shop"),
+    Filter(states=(WAITING,), endpoint="shop"),
+    Filter(type="order.paid", states=(WAITING,)),
+]
+
+
+@pytest.mark.parametrize("chosen", LISTS, ids=str)
+def test_a_list_reads_what_it_shows(filled: sqlite3.Connection, chosen: Filter) -> None:
+    """Whatever is listed is found from new to old along an index: nothing is sorted, and no backlog passed over."""
+    found = list(queries.walks(filled, chosen))
+    assert found
+    for query, values in found:
+        steps = [row[3] for row in filled.execute(f"EXPLAIN QUERY PLAN {query}", (*values, FOREVER, 9))]
+        assert not any("TEMP B-TREE" in step for step in steps), steps
+        assert steps[0].startswith("SEARCH d USING "), steps
+        columns = ["endpoint=?"] * bool(chosen.endpoint) + ["state=?"] * bool(
+            chosen.states or chosen.endpoint
+        )
+        assert steps[0].endswith(f"({' AND '.join([*columns, 'rowid<?'])})"), steps
+
+
+def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> None:
+    """What it holds is counted once, and is listed, settled and counted on as if it had been new."""
+    path = tmp_path / "old.db"
+
+    async def fill(store: SqliteStore, _heard: Heard) -> None:
+        to = (await store.put_endpoint(endpoint())).number
+        answers = await store.add([event(f"e{n}", NewDelivery(to, START + n, None)) for n in range(9)])
+        numbers = [answer.deliveries[0] for answer in answers]
+        await store.record([delivered(numbers[0], to), failed(numbers[1], to, due=START)])
+
+    async def use(store: SqliteStore, _heard: Heard) -> None:
+        assert await store.totals() == {WAITING: 8, STATE_DELIVERED: 1}
+        assert await store.backlog() == {1: 7, 2: 1}
+        assert len(await store.deliveries(Filter(states=(WAITING,), endpoint="shop"))) == 8
+        await one(store, "new", NewDelivery(1, START, None))
+        assert await store.totals() == {WAITING: 9, STATE_DELIVERED: 1}
+
+    home = home_of(path)
+    home.run(fill)
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        tables = ["counters", "types", "endpoints", "masks", "events", "deliveries", "log", "objects"]
+        rows = {table: connection.execute(f"SELECT * FROM {table}").fetchall() for table in tables}
+        for table in [*tables, "totals"]:
+            connection.execute(f"DROP TABLE {table}")
+        connection.executescript(FIRST)
+        for table, content in rows.items():
+            for row in content:
+                connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+        connection.execute("PRAGMA user_version = 1")
+    home.run(use)
+    home.run(lambda store, _heard: store.check())

@@ -8,9 +8,12 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import cast
 
+import pytest
+
 from loadtest.dispatcher.records import Endpoint
 from loadtest.dispatcher.store import Store
-from loadtest.dispatcher.subscriptions import Subscriptions
+from loadtest.dispatcher.subscriptions import MOST_STALE_S, Subscriptions
+from sim.policy import SECOND
 
 
 def endpoint(number: int, *patterns: str) -> Endpoint:
@@ -28,8 +31,14 @@ class CountingStore:
         self.rows = list(rows)
         self.known: list[str] = []
         self.asked: Counter[str] = Counter()
+        self.changes = 0
         self.gate = asyncio.Event()
         self.gate.set()
+
+    async def generation(self) -> int:
+        """How often others have changed something."""
+        self.asked["generation"] += 1
+        return self.changes
 
     async def types(self) -> list[str]:
         """All that were registered."""
@@ -122,6 +131,36 @@ def test_what_was_looked_up_during_a_change_is_not_kept() -> None:
         assert numbers(await looking) == [1, 2]
         assert store.asked["subscribers"] == 2
         assert numbers(cache.remembered("a") or ()) == [1, 2]
+
+    asyncio.run(work())
+
+
+def test_a_change_that_nobody_told_of_is_seen_within_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Up to ``MOST_STALE_S`` after the last look an old answer is given, an empty one too; then never again."""
+    now = 0
+    monkeypatch.setattr("loadtest.dispatcher.subscriptions.clock.now", lambda: now)
+
+    async def work() -> None:
+        nonlocal now
+        now = 10 * SECOND
+        store = CountingStore()
+        cache = Subscriptions(cast(Store, store))
+        assert await cache.of("a") == ()
+        store.rows.append(endpoint(1, "a"))
+        store.changes += 1
+        now += int(MOST_STALE_S * SECOND) - 1
+        assert cache.remembered("a") == ()
+        assert (await cache.endpoints()).by_id == {}
+        now += 1
+        assert cache.remembered("a") is None
+        assert numbers(await cache.of("a")) == [1]
+        assert list((await cache.endpoints()).by_id) == ["e:1"]
+        asked = store.asked["subscribers"]
+        now += int(MOST_STALE_S * SECOND)
+        found = await asyncio.gather(*(cache.of("a") for _ in range(20)))
+        assert [numbers(each) for each in found] == [[1]] * 20
+        assert store.asked["subscribers"] == asked
+        assert store.asked["generation"] == 3
 
     asyncio.run(work())
 

@@ -78,7 +78,7 @@ async def cancel_delivery(api: Api, request: Request) -> Response:
         raise RefusedError(
             409, f"an attempt of delivery {delivery.id} is under way; cancel it when that has ended"
         )
-    if not await api.store.cancel(delivery.number, policy.DROPPED, 0, clock.now()):
+    if not await api.store.cancel(delivery.number, policy.DROPPED, policy.BY_CANCELLING, clock.now()):
         raise RefusedError(409, f"delivery {delivery.id} is settled already")
     api.running.forget(number, delivery.number)
     return answer(shown(api, await _delivery(api, request)))

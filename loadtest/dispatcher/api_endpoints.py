@@ -18,12 +18,19 @@ from loadtest.dispatcher.answers import (
     missing,
     nothing,
     read_model,
+    read_query,
     refusal_of,
     unusable,
 )
 from loadtest.dispatcher.api import Api
 from loadtest.dispatcher.api_events import take_in
-from loadtest.dispatcher.api_models import EndpointBody, EndpointPatch, Replay, RotateSecret
+from loadtest.dispatcher.api_models import (
+    EndpointBody,
+    EndpointPatch,
+    EndpointsQuery,
+    Replay,
+    RotateSecret,
+)
 from loadtest.dispatcher.message import delivery_id, rfc3339
 from loadtest.dispatcher.policies import resolve
 from loadtest.dispatcher.records import ENABLED, PAUSED, POLL, PUSH, Endpoint, Event, NewEvent, Released
@@ -61,9 +68,13 @@ async def post_endpoint(api: Api, request: Request) -> Response:
 
 
 async def get_endpoints(api: Api, request: Request) -> Response:
-    """All endpoints, in the order in which they were made."""
+    """Endpoints, in the order in which they were made; ``next`` goes into ``after`` for the next page."""
+    query = read_query(request, EndpointsQuery)
     known = (await api.subscriptions.endpoints()).by_number
-    return answer([shown(known[number]) for number in sorted(known)])
+    numbers = sorted(number for number in known if number > query.after)
+    page = numbers[: query.limit]
+    following = page[-1] if len(page) < len(numbers) else None
+    return answer({"endpoints": [shown(known[number]) for number in page], "next": following})
 
 
 async def get_endpoint(api: Api, request: Request) -> Response:

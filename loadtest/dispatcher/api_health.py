@@ -15,10 +15,10 @@ from loadtest.dispatcher.store import StoreError
 async def get_metrics(api: Api, request: Request) -> Response:
     """Figures for Prometheus; without the backlog while the store does not answer."""
     try:
-        backlog = await api.store.backlog()
+        backlog, totals = await api.store.backlog(), await api.store.totals()
     except StoreError:
-        backlog = {}
-    page = api.metrics.page(backlog, api.running.counts(), clock.now())
+        backlog, totals = {}, {}
+    page = api.metrics.page(backlog, totals, api.running.counts(), clock.now())
     return Response(page, headers={"content-type": CONTENT_TYPE})
 
 

@@ -229,6 +229,14 @@ class RotateSecret(Block):
     """How long messages carry both signatures. Default 24h."""
 
 
+class EndpointsQuery(Block):
+    """Which endpoints to list, in the order in which they were made."""
+
+    after: Annotated[int, Field(ge=0, le=LARGEST)] = 0
+    """The ``next`` of the page before."""
+    limit: Annotated[int, Field(ge=1, le=MOST_LISTED)] = 100
+
+
 class EndpointAnswer(BaseModel):
     """An endpoint as it is."""
 
@@ -251,6 +259,14 @@ class EndpointAnswer(BaseModel):
     old_secret_until: str | None
     secret: str | None = None
     """Only where it has just been made."""
+
+
+class EndpointsAnswer(BaseModel):
+    """A page of endpoints."""
+
+    endpoints: list[EndpointAnswer]
+    next: int | None
+    """null: this was the last page."""
 
 
 # --------------------------------------------------------------------------- deliveries

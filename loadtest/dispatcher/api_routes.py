@@ -21,6 +21,8 @@ from loadtest.dispatcher.api_models import (
     EndpointAnswer,
     EndpointBody,
     EndpointPatch,
+    EndpointsAnswer,
+    EndpointsQuery,
     EventAnswer,
     PolledAnswer,
     PollQuery,
@@ -91,7 +93,8 @@ OPERATIONS: tuple[Operation, ...] = (
         answer=EndpointAnswer, refusals=(409, 413),
     ),
     Operation(
-        method="GET", path="/endpoints", handler=api_endpoints.get_endpoints, answer=list[EndpointAnswer]
+        method="GET", path="/endpoints", handler=api_endpoints.get_endpoints, query=EndpointsQuery,
+        answer=EndpointsAnswer,
     ),
     Operation(
         method="GET", path="/endpoints/{id}", handler=api_endpoints.get_endpoint, answer=EndpointAnswer,

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -80,8 +80,13 @@ class Resource:
             response = refused.response()
         except ConflictError as error:
             response = RefusedError(409, str(error)).response()
+        except (
+            ClientDisconnect
+        ):  # in the middle of its body: nothing has been done, and nobody is there to be told
+            return
         except StoreError as error:
             log.warning("%s %s: %s", scope["method"], scope["path"], error)
+            self._api.running.doubt()
             headers = {"retry-after": str(STORE_RETRY_AFTER_S)}
             told = RefusedError(503, "the store does not answer now; try again later", headers=headers)
             response = told.response()

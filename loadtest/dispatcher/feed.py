@@ -62,6 +62,8 @@ class Feed:
 
     def offer(self, endpoint: LiveEndpoint, row: Waiting) -> bool:
         """Load a delivery that has just been stored, if it is its endpoint's turn and there is room."""
+        if row.number in endpoint.loaded:  # found in the store before this process heard that it is there
+            return True
         if self.tiers is not None:
             fits = row.attempts not in self.tier_rest and self.tiers.get(row.attempts, 0) < TIER_ROOM
         else:
@@ -206,8 +208,11 @@ class Feed:
 
     # ----------------------------------------------------------------- all
 
-    async def survey(self, only: Iterable[int] | None = None) -> None:
-        """Ask the store where anything waits: at the start, for endpoints taken over, and now and then."""
+    async def survey(self, only: Iterable[int] | None = None, *, busy: bool = False) -> None:
+        """Ask the store where anything waits: at the start, for endpoints taken over, and now and then.
+
+        Those that have deliveries in memory are told of what is stored for them; ``busy`` asks for them all the same.
+        """
         if self.tiers is not None:
             for attempt_number in await self.store.backlog():
                 self.look_at_tier(attempt_number - 1)
@@ -218,7 +223,7 @@ class Feed:
             if (
                 number in chosen
                 and (endpoint := self.endpoints.get(number)) is not None
-                and not endpoint.loaded
+                and (busy or not endpoint.loaded)
             ):
                 self.note(endpoint, due)
 

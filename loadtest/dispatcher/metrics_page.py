@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from sim.policy import OUTCOMES
+from sim.policy import OUTCOMES, STATES
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 LATENCIES_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
@@ -36,6 +36,12 @@ class MetricsPage:
         self._backlog = Gauge(
             "hooklab_backlog", "Deliveries that wait for this attempt.", ["tier"], registry=self._registry
         )
+        self._totals = Gauge(
+            "hooklab_stored_deliveries",
+            "Deliveries in the store by state; those in flight still wait there.",
+            ["state"],
+            registry=self._registry,
+        )
         self._gauges = {
             "in_flight": Gauge("hooklab_in_flight", "Attempts under way.", registry=self._registry),
             "ready": Gauge("hooklab_ready", "Waiting deliveries in memory.", registry=self._registry),
@@ -57,17 +63,27 @@ class MetricsPage:
         self._attempts[outcome].inc()
         self._latency.observe(latency_s)
 
-    def page(self, backlog: Mapping[int, int], counts: Mapping[str, int | None], now: int) -> bytes:
+    def page(
+        self,
+        backlog: Mapping[int, int],
+        totals: Mapping[int, int],
+        counts: Mapping[str, int | None],
+        now: int,
+    ) -> bytes:
         """The page in the text format of Prometheus.
 
         Args:
             backlog: deliveries that wait for each attempt number.
+            totals: deliveries in each state, by its number.
             counts: see ``running.Running.counts``.
             now: ns since 1970.
         """
         self._backlog.clear()
         for attempt_number, count in backlog.items():
             self._backlog.labels(str(attempt_number)).set(count)
+        self._totals.clear()
+        for state, count in totals.items():
+            self._totals.labels(STATES[state]).set(count)
         for name, gauge in self._gauges.items():
             gauge.set(counts.get(name) or 0)
         oldest = counts.get("oldest_due")

@@ -22,21 +22,15 @@ def resolve(given: str | Mapping[str, Any], named: Mapping[str, PolicyBlock]) ->
     Raises:
         ScenarioError: an unknown name, or a block that breaks a rule; paths begin with ``policy``.
     """
-    bundled = presets.names("policies")
     if isinstance(given, str):
         if given in named:
             return written(named[given]), given
+        bundled = presets.names("policies")
         if given in bundled:
             return written(_read(presets.read("policies", given)["policy"])), given
         rule = f"is no policy{nearest(given, [*named, *bundled])} (hooklab policies lists the bundled ones)"
         raise ScenarioError([Problem("policy", given, rule)])
-    preset = given.get("preset")
-    if preset is None:
-        return written(_read(given)), ""
-    if preset not in bundled:
-        rule = f"is not a bundled policy{nearest(preset, bundled)} (hooklab policies lists them)"
-        raise ScenarioError([Problem("policy.preset", preset, rule)])
-    return written(_read({**presets.read("policies", preset)["policy"], **given})), ""
+    return written(_read(presets.completed_policy(given, "policy.preset"))), ""
 
 
 def written(block: PolicyBlock) -> str:

@@ -100,7 +100,8 @@ class Accepted(NamedTuple):
     deliveries: tuple[int, ...]
     """Numbers of its deliveries, in the order they were given; empty unless ``fresh``."""
     held: tuple[bool, ...]
-    """Which of them wait for a predecessor: they come out of ``Store.due`` once it is settled."""
+    """Which of them are not to be started: they come out of ``Store.due`` once their predecessor is settled, or
+    are dropped already, because their endpoint is gone."""
 
 
 class Waiting(NamedTuple):

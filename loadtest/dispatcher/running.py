@@ -33,6 +33,9 @@ class Running(Changes, Protocol):
     async def drop(self, number: int, state: int, cause: int) -> int:
         """Settle all that waits for an endpoint but for what is in flight; how many there were."""
 
+    def doubt(self) -> None:
+        """A call of the store has failed and may have come through all the same: look for what nobody told of."""
+
     def forget(self, endpoint: int, delivery: int) -> None:
         """A delivery that waited has been settled in the store."""
 

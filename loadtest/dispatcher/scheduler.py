@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
@@ -35,11 +36,17 @@ from loadtest.realtime import RealClock
 from sim import dice, instant, policy
 from sim.blocks_dispatcher import Dispatcher as Rules
 from sim.dispatch import Dispatcher
+from sim.policy import SECOND
 
 log = logging.getLogger(__name__)
 
 TURN = 5_000_000
 """What a turn of a busy loop may take, ns: who starts in the next one has not waited for a worker."""
+
+ORPHANS_EVERY = 60
+"""Turns of a second after which what waits for endpoints that others have removed is looked for again."""
+DOUBT = 10 * SECOND
+"""For how long after a call of the store has failed it may still come through, and be heard of by nobody, ns."""
 
 Hint = Callable[[int, int, int], bool]
 """(delivery, attempts, gap in ns) → whether a broker will say when the delivery is due."""
@@ -80,6 +87,8 @@ class Scheduler:
         self.stored = 0
         """Deliveries that wait, about."""
         self.tasks: set[asyncio.Task[None]] = set()
+        self.doubted_until = 0
+        """Until when busy endpoints, too, are asked for what waits."""
         self.refreshing = asyncio.Lock()
         self.stopping = False
 
@@ -213,6 +222,10 @@ class Scheduler:
         """Deliveries wait in the store from now on."""
         for endpoint, due in released:
             self.due_changed(endpoint, due)
+
+    def doubt(self) -> None:
+        """A call of the store has failed: what it brought may be there, and nobody has been told."""
+        self.doubted_until = clock.now() + DOUBT
 
     def forget(self, endpoint: int, delivery: int) -> None:
         """A delivery that waited has been settled in the store: it is not started any more."""
@@ -420,6 +433,7 @@ class Scheduler:
                 released = await self.store.record([result for result, _, _ in batch])
             except StoreError as error:
                 log.warning("storing %s results failed, trying again: %s", len(batch), error)
+                self.doubt()
                 self.results = batch + self.results
                 self.recording = []
                 await asyncio.sleep(0.2)
@@ -515,17 +529,31 @@ class Scheduler:
 
     async def _watch(self) -> None:
         """Once a second: keep health, count what waits, and find what no notice told of."""
-        while True:
+        for turn in itertools.count():
+            try:
+                if turn % ORPHANS_EVERY == 0:
+                    for number in await self.store.orphans():
+                        await self.drop(number, policy.DROPPED, policy.BY_DISABLING)
+            except StoreError as error:
+                log.warning("the store does not answer: %s", error)
             await asyncio.sleep(1.0)
             try:
                 await self._save_health()
                 self.stored = sum((await self.store.backlog()).values())
-                await self.feed.survey()
-                for endpoint in self.endpoints.values():
-                    if endpoint.next_due < policy.FOREVER and not endpoint.disabling:
-                        await self._drop_if_off(endpoint)  # accepted while it was being disabled
+                await self.feed.survey(busy=clock.now() < self.doubted_until)
+                await self._drop_rest()
             except StoreError as error:
                 log.warning("the store does not answer: %s", error)
+                self.doubt()
+
+    async def _drop_rest(self) -> None:
+        """Drop what was accepted while its endpoint was being disabled, and what a crash has left of such a drop."""
+        off = [one for one in self.endpoints.values() if one.disabled and not one.disabling]
+        # Heads of tiers are not loaded for an endpoint that is off, so nothing else knows what waits for it.
+        waits = await self.store.next_due() if off and self.feed.tiers is not None else {}
+        for endpoint in off:
+            if endpoint.next_due < policy.FOREVER or endpoint.spec.number in waits:
+                await self._drop_if_off(endpoint)
 
     async def _save_health(self) -> None:
         changed = {}

@@ -99,17 +99,24 @@ class Store(Protocol):
         """Replace ``Endpoint.health`` by number, and nothing else."""
 
     async def remove_endpoint(self, number: int) -> None:
-        """Remove an endpoint; its settled deliveries stay listed under its id."""
+        """Remove an endpoint; its settled deliveries stay listed under its id, and nothing comes to wait for it.
+
+        What waited before is for the caller to settle (``settle_waiting``).
+        """
 
     async def subscribers(self, type: str) -> list[int]:  # noqa: A002  the word of the domain
         """Numbers of the endpoints whose mask has this type's bit, in order; empty for an unknown type."""
+
+    async def generation(self) -> int:
+        """Another number whenever another process has changed endpoints, types or masks, told of it or not."""
 
     # ----------------------------------------------------------------- intake
 
     async def add(self, events: Sequence[NewEvent]) -> list[Accepted]:
         """Store events and their deliveries, all or none.
 
-        A delivery with a ``stream`` is held while an earlier one of its endpoint and stream is not settled.
+        A delivery with a ``stream`` is held while an earlier one of its endpoint and stream is not settled. One
+        that would wait for an endpoint which has been removed meanwhile is dropped, and told as held.
 
         Raises:
             ConflictError: an event with the same id and another digest is there, or is twice in the list.
@@ -119,7 +126,10 @@ class Store(Protocol):
     async def add_deliveries(
         self, event_id: str, deliveries: Sequence[NewDelivery], created: int
     ) -> list[int]:
-        """More deliveries of a stored event; those that exist already are left alone. Numbers of the new ones."""
+        """More deliveries of a stored event; those that exist already are left alone. Numbers of the new ones.
+
+        What would wait for an endpoint that has been removed is dropped, as by ``add``.
+        """
 
     # ----------------------------------------------------------------- what is due
 
@@ -158,7 +168,13 @@ class Store(Protocol):
     async def settle_waiting(
         self, endpoint: int, state: int, cause: int, at: int, in_flight: set[int]
     ) -> int:
-        """Settle all that waits for an endpoint, but for the numbers in flight; how many there were."""
+        """Settle all that waits for an endpoint, but for the numbers in flight; how many there were.
+
+        In parts: a crash leaves the rest waiting as it did, of each stream exactly one not held. Call it again.
+        """
+
+    async def orphans(self) -> list[int]:
+        """Removed endpoints for which something waits: whoever removed them died before it had settled all."""
 
     async def cancel(self, delivery: int, state: int, cause: int, at: int) -> bool:
         """Settle one waiting delivery; False if it is settled already."""
@@ -191,7 +207,10 @@ class Store(Protocol):
         """What happened after a cursor, in the order in which it was stored; nothing is ever skipped."""
 
     async def backlog(self) -> dict[int, int]:
-        """How many deliveries wait for each attempt number, over all processes (may lag by a second)."""
+        """How many deliveries wait for each attempt number, over all processes; kept, never counted."""
+
+    async def totals(self) -> dict[int, int]:
+        """How many deliveries there are in each state, over all processes; kept, never counted."""
 
     # ----------------------------------------------------------------- objects and retention
 

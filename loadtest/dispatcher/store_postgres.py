@@ -14,12 +14,12 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 import psycopg
 
-from loadtest import clock
 from loadtest.dispatcher import (
     store_postgres_intake as intake,
 )
@@ -48,7 +48,7 @@ from loadtest.dispatcher.records import (
 from loadtest.dispatcher.store import Changes, StoreError, StoreUnavailableError
 from loadtest.dispatcher.store_postgres_session import NO_LOCKS, Locks, Server, Session, Transaction
 from loadtest.dispatcher.store_postgres_sharing import Sharing
-from sim.policy import FOREVER, SECOND
+from sim.policy import FOREVER, WAITING
 
 T = TypeVar("T")
 
@@ -58,8 +58,6 @@ _WALK_INDEXES = "set enable_seqscan = off; set enable_bitmapscan = off"
 """What is due is found by its index, however little the server's statistics know of a table that grew just now."""
 _PAUSE_S = 0.5
 _TRACE_PAUSES_S = (0.01, 0.02, 0.05, 0.1, 0.2)
-_LONG = SECOND // 20
-"""A count of the backlog that took longer is not repeated within a second."""
 
 
 class PostgresStore:
@@ -77,7 +75,6 @@ class PostgresStore:
         self._claims: Session
         self._readers: tuple[Session, Session]
         self._open = False
-        self._backlog: tuple[int, dict[int, int]] = (0, {})
 
     # ----------------------------------------------------------------- life
 
@@ -92,7 +89,7 @@ class PostgresStore:
 
         self._writer = session("")
         self._claims = session(f"set synchronous_commit = off; {_WALK_INDEXES}")
-        self._readers = (session(_WALK_INDEXES), session(""))
+        self._readers = (session(_WALK_INDEXES), session(_WALK_INDEXES))
         self._open = True
 
     async def close(self) -> None:
@@ -173,12 +170,17 @@ class PostgresStore:
 
     async def remove_endpoint(self, number: int) -> None:
         """Remove an endpoint."""
-        await self._write(lambda part: intake.remove_endpoint(part, number))
+        await self._write(lambda part: intake.remove_endpoint(part, number), Locks(removes=True))
 
     async def subscribers(self, type: str) -> list[int]:  # noqa: A002
         """Endpoints that want this type."""
         found = await self._read(lambda part: part.rows(sql.SUBSCRIBERS, {"type": type}))
         return [number for (number,) in found]
+
+    async def generation(self) -> int:
+        """What each change raises, whichever process makes it."""
+        [(number,)] = await self._read(lambda part: part.rows(sql.GENERATION))
+        return int(number)
 
     # ----------------------------------------------------------------- intake
 
@@ -278,6 +280,10 @@ class PostgresStore:
                 return count
             values["below"] = min(settled)
 
+    async def orphans(self) -> list[int]:
+        """Removed endpoints for which something waits."""
+        return [number for (number,) in await self._read(lambda part: part.rows(sql.ORPHANS))]
+
     async def cancel(self, delivery: int, state: int, cause: int, at: int) -> bool:
         """Settle one waiting delivery."""
         released = await self._write(
@@ -291,7 +297,7 @@ class PostgresStore:
 
     async def resend(self, deliveries: Sequence[int], due: int) -> list[Released]:
         """Let settled deliveries wait again."""
-        locks = Locks(deliveries=list(deliveries))
+        locks = Locks(deliveries=list(deliveries), lets_wait=True)
         return await self._write(lambda part: results_.resend(part, deliveries, due, self._sharing), locks)
 
     # ----------------------------------------------------------------- what is shown
@@ -329,14 +335,15 @@ class PostgresStore:
         return await self._read(lambda part: shown.trace(part, after, limit))
 
     async def backlog(self) -> dict[int, int]:
-        """Waiting deliveries by the number of their next attempt; a long count is kept for a second."""
-        valid_until, backlog = self._backlog
-        asked = clock.now()
-        if asked >= valid_until:
-            backlog = dict(await self._read(lambda part: part.rows(sql.BACKLOG), quick=False))
-            took = clock.now() - asked
-            self._backlog = asked + took + (SECOND if took > _LONG else 0), backlog
-        return dict(backlog)
+        """Waiting deliveries by the number of their next attempt."""
+        return {tier: count for state, tier, count in await self._read(_totals) if state == WAITING}
+
+    async def totals(self) -> dict[int, int]:
+        """Deliveries by state."""
+        found: Counter[int] = Counter()
+        for state, _, count in await self._read(_totals):
+            found[state] += count
+        return dict(found)
 
     # ----------------------------------------------------------------- objects and retention
 
@@ -358,6 +365,10 @@ class PostgresStore:
     async def prune(self, before: int, limit: int) -> int:
         """Delete what was settled long ago."""
         return await self._write(lambda part: results_.prune(part, before, limit))
+
+
+async def _totals(part: Transaction) -> list[Any]:
+    return await part.rows(sql.TOTALS)
 
 
 async def _bring_up_to_date(connection: psycopg.AsyncConnection[Any]) -> None:

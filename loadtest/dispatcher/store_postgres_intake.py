@@ -42,7 +42,11 @@ def locks(deliveries: Iterable[NewDelivery]) -> Locks:
     """What must be held while these deliveries are added."""
     given = list(deliveries)
     slots = {slot(new.endpoint, new.stream) for new in given}
-    return Locks(slots=[s for s in slots if s is not None], targets=list({new.endpoint for new in given}))
+    return Locks(
+        slots=[s for s in slots if s is not None],
+        targets=list({new.endpoint for new in given}),
+        lets_wait=bool(given),
+    )
 
 
 # ----------------------------------------------------------------- types and endpoints
@@ -182,12 +186,18 @@ async def _insert(
         found = await part.rows(sql.ADD_DELIVERIES, values)
     except psycopg.errors.UniqueViolation as error:
         raise ConflictError("an event has two deliveries to one endpoint; give each endpoint one") from error
-    stored = {(event, endpoint): number for event, endpoint, number in found}
-    over = [stored[event, new.endpoint] for event, _, new in rows if new.state != WAITING]
+    stored = {(event, endpoint): number for event, endpoint, number, _ in found}
+    over = {number for _, _, number, state in found if state != WAITING}
     if over:
-        await log(part, [(number, None) for number in over])
-    for (_, _, new), waits, claimed in zip(rows, held, mine, strict=True):
-        if new.state == WAITING and not waits and claimed is None:
+        await log(part, [(number, None) for number in sorted(over)])
+    for _, _, _, state in found:
+        part.count(state, 0)
+    for place, (event, _, new) in enumerate(rows):
+        if new.state != WAITING:
+            continue
+        if stored[event, new.endpoint] in over:  # its endpoint has been removed
+            held[place] = True
+        elif not held[place] and mine[place] is None:
             part.tell(new.endpoint, new.due)
     return held, stored
 

@@ -81,10 +81,12 @@ def _apart(results: Sequence[Result]) -> list[list[Result]]:
 
 async def _record(part: Transaction, results: list[Result], sharing: Sharing) -> list[Released]:
     values = {name: [getattr(result, name) for result in results] for name in _COLUMNS}
-    before: dict[int, int] = {}
+    before: dict[int, tuple[int, int]] = {}
     freed: set[tuple[int, str]] = set()
-    for number, endpoint, stream, state, when, old in await part.rows(sql.RECORD, values):
-        before[number] = old
+    for number, endpoint, stream, state, when, attempts, old, made in await part.rows(sql.RECORD, values):
+        before[number] = old, made
+        part.count(old, made, -1)
+        part.count(state, attempts)
         if state == WAITING:
             if not sharing.owns(endpoint):
                 part.tell(endpoint, when)
@@ -94,11 +96,32 @@ async def _record(part: Transaction, results: list[Result], sharing: Sharing) ->
         (result.delivery, result.attempt)
         for result in results
         if result.delivery in before
-        and (result.attempt is not None or (result.state != WAITING and before[result.delivery] == WAITING))
+        and (
+            result.attempt is not None or (result.state != WAITING and before[result.delivery][0] == WAITING)
+        )
     ]
+    repeated = [
+        (result.delivery, result.attempt.started)
+        for result in results
+        if result.attempt is not None and before.get(result.delivery, (0, 0))[1] >= result.attempts
+    ]
+    if repeated:
+        logged = await _logged(part, repeated)
+        entries = [
+            (number, done) for number, done in entries if not done or (number, done.started) not in logged
+        ]
     if entries:
         await log(part, entries)
     return await _release(part, freed, sharing)
+
+
+async def _logged(part: Transaction, attempts: list[tuple[int, int]]) -> set[tuple[int, int]]:
+    """Which attempts (delivery, start) are logged: their result was stored before, and nobody heard of it."""
+    values = {
+        "deliveries": [number for number, _ in attempts],
+        "started": [started for _, started in attempts],
+    }
+    return {(number, started) for number, started in await part.rows(sql.LOGGED, values)}
 
 
 async def _release(part: Transaction, freed: set[tuple[int, str]], sharing: Sharing) -> list[Released]:
@@ -116,10 +139,13 @@ async def _release(part: Transaction, freed: set[tuple[int, str]], sharing: Shar
 
 async def settle_waiting(part: Transaction, values: dict[str, Any]) -> list[int]:
     """Settle some of what waits for an endpoint, newest first, so that no successor is left held; which."""
-    settled = [number for (number,) in await part.rows(sql.SETTLE_WAITING, values | {"slots": part.slots})]
+    settled: dict[int, int] = dict(await part.rows(sql.SETTLE_WAITING, values | {"slots": part.slots}))
     if settled:
         await log(part, [(number, None) for number in sorted(settled)])
-    return settled
+    for attempts in settled.values():
+        part.count(WAITING, attempts, -1)
+        part.count(values["state"], attempts)
+    return list(settled)
 
 
 async def cancel(
@@ -129,14 +155,20 @@ async def cancel(
     found = await part.rows(sql.CANCEL, {"delivery": delivery, "state": state, "cause": cause, "at": at})
     if not found:
         return None
+    ((endpoint, stream, attempts),) = found
+    part.count(WAITING, attempts, -1)
+    part.count(state, attempts)
     await log(part, [(delivery, None)])
-    return await _release(part, {(e, stream) for e, stream in found if stream is not None}, sharing)
+    return await _release(part, set() if stream is None else {(endpoint, stream)}, sharing)
 
 
 async def resend(part: Transaction, deliveries: Sequence[int], when: int, sharing: Sharing) -> list[Released]:
     """Let settled deliveries wait once more."""
     found = await part.rows(sql.RESEND, {"deliveries": list(deliveries), "due": when})
-    released = [Released(endpoint, at) for endpoint, at, held in found if not held]
+    for _, _, _, attempts, old in found:
+        part.count(old, attempts, -1)
+        part.count(WAITING, attempts)
+    released = [Released(endpoint, at) for endpoint, at, held, _, _ in found if not held]
     for endpoint, at in released:
         if not sharing.owns(endpoint):
             part.tell(endpoint, at)
@@ -147,8 +179,10 @@ async def prune(part: Transaction, before: int, limit: int) -> int:
     """Delete old deliveries with what belongs to them alone."""
     gone = await part.rows(sql.PRUNE, {"before": before, "limit": limit})
     if gone:
-        await part.rows(sql.PRUNE_LOG, {"deliveries": [number for number, _ in gone]})
-        events = {"events": list({event for _, event in gone})}
+        await part.rows(sql.PRUNE_LOG, {"deliveries": [number for number, _, _ in gone]})
+        for _, _, state in gone:
+            part.count(state, 0, -1)
+        events = {"events": list({event for _, event, _ in gone})}
         if lonely := await part.rows(sql.LOCK_LONELY, events):
             await part.rows(sql.PRUNE_EVENTS, {"events": [number for (number,) in lonely]})
     await part.rows(sql.PRUNE_LONELY, {"before": before, "limit": limit})

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 import select
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -21,7 +21,7 @@ from psycopg import conninfo
 from loadtest import clock
 from loadtest.dispatcher import store_postgres_sql as sql
 from loadtest.dispatcher.store import StoreError, StoreUnavailableError
-from sim.policy import SECOND
+from sim.policy import SECOND, WAITING
 
 T = TypeVar("T")
 Row = tuple[Any, ...]
@@ -62,6 +62,10 @@ class Locks:
     targets: Sequence[int] = ()
     deliveries: Sequence[int] = ()
     endpoints: Sequence[int] = ()
+    lets_wait: bool = False
+    """Whether it may let a delivery wait: no endpoint is removed meanwhile."""
+    removes: bool = False
+    """Whether it removes an endpoint: nobody lets a delivery wait meanwhile."""
 
 
 NO_LOCKS = Locks()
@@ -76,6 +80,7 @@ class Transaction:
         self.logged = logged
         self.due: dict[int, int] = {}
         self.endpoints_changed = False
+        self.totals: Counter[tuple[int, int]] = Counter()
         self._connection = connection
 
     async def rows(self, statement: str, values: Mapping[str, Any] | None = None) -> list[Row]:
@@ -96,6 +101,10 @@ class Transaction:
     def tell(self, endpoint: int, due: int) -> None:
         """Let the other processes know, once this is committed, that something waits."""
         self.due[endpoint] = min(due, self.due.get(endpoint, due))
+
+    def count(self, state: int, attempts: int, change: int = 1) -> None:
+        """There is a delivery more (or less) in this state, after so many attempts."""
+        self.totals[state, attempts + 1 if state == WAITING else 0] += change
 
 
 Work = Callable[[Transaction], Awaitable[T]]
@@ -264,6 +273,7 @@ class Session:
                     await connection.execute("release savepoint call")
                     done.append(part)
                 logged = part.logged
+            await _sum_up(connection, self._process() % sql.TOTAL_SLOTS, done)
             if payload := _payload(self._process(), done):
                 await connection.execute(sql.NOTIFY, {"payload": payload})
             await connection.execute("commit")
@@ -315,6 +325,10 @@ def _has_ended(connection: Connection) -> bool:
 
 async def _lock(connection: Connection, wanted: list[Locks]) -> list[int]:
     """Take the locks of all calls at once, in the order in which everybody takes them; the slots."""
+    if any(locks.removes for locks in wanted):
+        await connection.execute(sql.LOCK, {"key": sql.REMOVAL_LOCK})
+    elif any(locks.lets_wait for locks in wanted):
+        await connection.execute(sql.LOCK_SHARED, {"key": sql.REMOVAL_LOCK})
     values = {
         name: list({item for locks in wanted for item in getattr(locks, name)})
         for name in ("slots", "targets", "deliveries", "endpoints")
@@ -323,6 +337,25 @@ async def _lock(connection: Connection, wanted: list[Locks]) -> list[int]:
         return []
     cursor = await connection.execute(sql.LOCK_ORDER, values)
     return [slot for slot, _ in await cursor.fetchall()]
+
+
+async def _sum_up(connection: Connection, slot: int, done: list[Transaction]) -> None:
+    """Write what all calls have changed together, last of all: rows that others want are held for a moment only."""
+    if any(part.endpoints_changed for part in done):
+        await connection.execute(sql.NEXT_GENERATION)
+    totals: Counter[tuple[int, int]] = Counter()
+    for part in done:
+        for place, change in part.totals.items():
+            totals[place] += change
+    changed = sorted((place, change) for place, change in totals.items() if change)
+    if changed:
+        values = {
+            "slot": slot,
+            "states": [state for (state, _), _ in changed],
+            "tiers": [tier for (_, tier), _ in changed],
+            "changes": [change for _, change in changed],
+        }
+        await connection.execute(sql.COUNT, values)
 
 
 def _payload(process: int, done: list[Transaction]) -> str:

@@ -8,10 +8,11 @@ from typing import Any
 from loadtest.dispatcher import store_postgres_sql as sql
 from loadtest.dispatcher.records import Attempt, Delivery, Endpoint, Event, Filter, TraceRow, Waiting
 from loadtest.dispatcher.store_postgres_session import Row, Transaction
-from sim.policy import DEAD, FOREVER, WAITING
+from sim.policy import FOREVER, STATES
 
 _DELIVERY = tuple(field.name for field in fields(Delivery) if field.name != "log")
 _EVENT = tuple(field.name for field in fields(Event))
+_ALL_STATES = list(range(len(STATES)))
 
 
 def _delivery(row: Row) -> Delivery:
@@ -55,22 +56,26 @@ async def delivery(part: Transaction, delivery_id: str) -> Delivery | None:
 
 
 async def deliveries(part: Transaction, chosen: Filter) -> list[Delivery]:
-    """Deliveries, new ones first, by the index that fits what is asked for."""
-    values: dict[str, Any] = {"states": list(chosen.states), "type": chosen.type, "endpoint": chosen.endpoint}
+    """Deliveries, new ones first."""
+    return [_delivery(row) for row in await part.rows(*listing(chosen))]
+
+
+def listing(chosen: Filter) -> tuple[str, dict[str, Any]]:
+    """The statement that lists what is chosen by the index that fits, and its values."""
+    states = sorted(set(chosen.states)) or _ALL_STATES
+    values: dict[str, Any] = {"states": states, "type": chosen.type, "endpoint": chosen.endpoint}
     values |= {"before": chosen.after or FOREVER, "limit": chosen.limit}
-    statement = sql.DELIVERIES_ANY
+    statement = sql.DELIVERIES
     if chosen.endpoint:
         statement = sql.DELIVERIES_OF_ENDPOINT
-    elif chosen.states and min(chosen.states) >= DEAD:
-        statement = sql.DELIVERIES_LOST
-    elif chosen.states == (WAITING,):
-        statement = sql.DELIVERIES_WAITING
-    return [_delivery(row) for row in await part.rows(statement, values)]
+    elif chosen.states:
+        statement = sql.DELIVERIES_OF_STATES
+    return statement, values
 
 
 async def poll(part: Transaction, endpoint: int, after: int, limit: int) -> list[Waiting]:
     """Deliveries of an endpoint above a number."""
-    values = {"endpoint": endpoint, "after": after, "limit": limit}
+    values = {"endpoint": endpoint, "after": after, "limit": limit, "states": _ALL_STATES}
     return [Waiting(*row) for row in await part.rows(sql.POLL, values)]
 
 

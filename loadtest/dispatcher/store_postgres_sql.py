@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import fields
 
 from loadtest.dispatcher.records import Attempt, Endpoint
+from sim.policy import BY_DISABLING, DROPPED
 
 SCHEMA = "hooklab"
 CHANNEL = "hooklab"
@@ -18,6 +19,8 @@ MASK_LOCK = 7_227_002
 """Advisory lock of whoever changes types or patterns: masks are computed from both."""
 ORDER_LOCK = 7_227_003
 """First key of the advisory locks of streams; the second is the slot."""
+REMOVAL_LOCK = 7_227_004
+"""Shared by whoever lets deliveries wait, and held alone by whoever removes an endpoint: none waits for it then."""
 SLOTS = 1024
 """Streams share so many locks: one transaction may touch any number of streams, the lock table is finite."""
 LEASE_S = 5
@@ -137,6 +140,26 @@ MIGRATIONS = (
     create table shards (shard integer primary key, owner bigint, until timestamptz);
     insert into shards (shard) select generate_series(0, 31);
     """,
+    """
+    -- Rises with each change of endpoints, types or masks, for processes that missed the notice of it.
+    create table generation (number bigint not null);
+    insert into generation values (0);
+
+    -- How many deliveries there are by state and, of those that wait, by the number of their next attempt (else 0).
+    -- A process adds to the rows of its slot, so that none waits for another; only their sums mean anything.
+    create table totals (
+        slot integer not null, state smallint not null, tier integer not null, count bigint not null,
+        primary key (slot, state, tier)
+    ) with (fillfactor = 50);
+    insert into totals
+        select 0, state, case when state = 0 then attempts + 1 else 0 end, count(*) from deliveries group by 2, 3;
+
+    -- Lists by state, or by endpoint and state, go from new to old, however many are in other states.
+    drop index deliveries_lost;
+    create index deliveries_state on deliveries (state, number);
+    drop index deliveries_endpoint;
+    create index deliveries_endpoint on deliveries (endpoint, state, number);
+    """,
 )
 
 HAS_SCHEMA = "select exists (select from pg_namespace where nspname = %(schema)s)"
@@ -149,6 +172,7 @@ CREATE_VERSION = """
 VERSION = "select number from version"
 SET_VERSION = "update version set number = %(number)s"
 LOCK = "select pg_advisory_xact_lock(%(key)s)"
+LOCK_SHARED = "select pg_advisory_xact_lock_shared(%(key)s)"
 
 # --------------------------------------------------------------------- order
 
@@ -220,6 +244,8 @@ SAVE_HEALTH = """
 REMOVE_ENDPOINT = (
     "update endpoints set removed = true where number = %(number)s and not removed returning number"
 )
+GENERATION = "select number from generation"
+NEXT_GENERATION = "update generation set number = number + 1 returning number"
 SUBSCRIBERS = """
     select e.number from endpoints e join types t on t.name = %(type)s
     where not e.removed and length(e.mask) * 8 > t.bit and get_bit(e.mask, t.bit) = 1 order by e.number
@@ -240,20 +266,25 @@ ADD_EVENTS = """
     on conflict (id) do nothing returning id, number
 """
 KNOWN_EVENTS = "select id, number, digest from events where id = any(%(ids)s::text[])"
-ADD_DELIVERIES = """
+ADD_DELIVERIES = f"""
     insert into deliveries (event, endpoint, stream, slot, state, cause, due, gap, born, created, since, settled,
         delivered, held, claimed_by)
-    select event, endpoint, stream, slot, state, cause, due, gap, created, created, created,
-        case when state = 0 then -1 else created end, case when state = 2 then created else -1 end, held, claimed_by
+    select event, endpoint, stream, slot, case when gone.number is null then d.state else {DROPPED} end,
+        case when gone.number is null then cause else {BY_DISABLING} end, due, gap, d.created, d.created, d.created,
+        case when d.state = 0 and gone.number is null then -1 else d.created end,
+        case when d.state = 2 then d.created else -1 end, held and gone.number is null,
+        case when gone.number is null then claimed_by end
     from unnest(
         %(event)s::bigint[], %(endpoint)s::bigint[], %(stream)s::text[], %(slot)s::integer[],
         %(state)s::smallint[], %(cause)s::smallint[], %(due)s::bigint[], %(gap)s::bigint[],
         %(created)s::bigint[], %(held)s::boolean[], %(claimed_by)s::bigint[]
     ) with ordinality
         as d (event, endpoint, stream, slot, state, cause, due, gap, created, held, claimed_by, place)
+    left join endpoints gone on gone.number = d.endpoint and gone.removed and d.state = 0
     order by place
-    returning event, endpoint, number
+    returning event, endpoint, number, state
 """
+"""What would wait for an endpoint that has been removed meanwhile is dropped; see ``REMOVAL_LOCK``."""
 FANNED_OUT = """
     select n.number from endpoints n where n.number = any(%(endpoints)s::bigint[]) and exists (
         select from deliveries d join endpoints o on o.number = d.endpoint
@@ -335,6 +366,10 @@ MOST_LOGGED = 1 << 22
 """Rows of the log that one transaction may add."""
 
 RECORD = """
+    with old as (
+        select number, state, attempts from deliveries where number = any(%(delivery)s::bigint[])
+        order by number for update
+    )
     update deliveries d set
         attempts = greatest(d.attempts, r.attempts), claimed_by = null, released = false,
         hinted = d.state = 0 and r.state = 0 and r.hinted,
@@ -349,9 +384,14 @@ RECORD = """
     from unnest(
         %(delivery)s::bigint[], %(attempts)s::integer[], %(state)s::smallint[], %(cause)s::smallint[],
         %(due)s::bigint[], %(gap)s::bigint[], %(born)s::bigint[], %(at)s::bigint[], %(hinted)s::boolean[]
-    ) as r (delivery, attempts, state, cause, due, gap, born, at, hinted), deliveries old
+    ) as r (delivery, attempts, state, cause, due, gap, born, at, hinted), old
     where d.number = r.delivery and old.number = r.delivery
-    returning d.number, d.endpoint, d.stream, d.state, d.due, old.state
+    returning d.number, d.endpoint, d.stream, d.state, d.due, d.attempts, old.state, old.attempts
+"""
+"""Rows are locked before they are read: what they were is counted, and another process may settle them too."""
+LOGGED = """
+    select l.delivery, l.started from log l
+    where l.delivery = any(%(deliveries)s::bigint[]) and l.started = any(%(started)s::bigint[])
 """
 ATTEMPT_FIELDS = Attempt._fields
 ADD_LOG = f"""
@@ -372,24 +412,33 @@ SETTLE_WAITING = f"""
         select w.number from deliveries w
         where w.endpoint = %(endpoint)s and w.state = 0 and w.number < %(below)s
             and w.number <> all(%(in_flight)s::bigint[]) and (w.slot is null or w.slot = any(%(slots)s::integer[]))
-        order by w.number desc limit %(limit)s
+        order by w.number desc limit %(limit)s for update
     )
-    returning d.number
+    returning d.number, d.attempts
+"""
+ORPHANS = """
+    select n.number from endpoints n where n.removed and exists (
+        select from deliveries d where d.endpoint = n.number and d.state = 0
+    )
 """
 CANCEL = f"""
     update deliveries d set {_SETTLE} where d.number = %(delivery)s and d.state = 0
-    returning d.endpoint, d.stream
+    returning d.endpoint, d.stream, d.attempts
 """
 RESEND = """
+    with old as (
+        select number, state from deliveries where number = any(%(deliveries)s::bigint[])
+        order by number for update
+    )
     update deliveries d set state = 0, cause = 0, due = %(due)s, gap = 0, born = %(due)s, since = %(due)s,
         settled = -1, released = false, hinted = false, claimed_by = null,
         held = d.stream is not null and exists (
             select from deliveries w where w.endpoint = d.endpoint and w.stream = d.stream
                 and (w.state = 0 or (w.number = any(%(deliveries)s::bigint[]) and w.number < d.number))
         )
-    from endpoints n
-    where d.number = any(%(deliveries)s::bigint[]) and d.state <> 0 and n.number = d.endpoint and not n.removed
-    returning d.endpoint, d.due, d.held
+    from endpoints n, old
+    where d.number = old.number and old.state <> 0 and n.number = d.endpoint and not n.removed
+    returning d.endpoint, d.due, d.held, d.attempts, old.state
 """
 
 # --------------------------------------------------------------------- what is shown
@@ -420,27 +469,34 @@ LOG_OF_DELIVERY = f"""
     select {", ".join(ATTEMPT_FIELDS)} from log
     where delivery = %(delivery)s and attempt_number is not null order by position
 """
-_CHOSEN = """d.number < %(before)s
-    and (cardinality(%(states)s::smallint[]) = 0 or d.state = any(%(states)s::smallint[]))"""
-DELIVERIES = f"""
-    select {_DELIVERY} from deliveries d {_JOINED}
-    where {_CHOSEN} and (%(type)s = '' or e.type = %(type)s) {{also}}
-    order by d.number desc limit %(limit)s
+_OF_TYPE = "(%(type)s = '' or exists (select from events t where t.number = d.event and t.type = %(type)s))"
+_NEWEST = f"d.number < %(before)s and {_OF_TYPE} order by d.number desc limit %(limit)s"
+_STATES = "unnest(%(states)s::smallint[]) as of_state (state)"
+DELIVERIES = f"select {_DELIVERY} from deliveries d {_JOINED} where {_NEWEST}"
+_NEWEST_OF_STATE = f"""d.state >= of_state.state
+    and (d.state, d.number) < (of_state.state, %(before)s::bigint) and {_OF_TYPE}
+    order by d.state desc, d.number desc limit %(limit)s"""
+"""An order that only the indexes with the state have: the server would walk along all deliveries otherwise."""
+DELIVERIES_OF_STATES = f"""
+    select {_DELIVERY} from (
+        select d.* from {_STATES} cross join lateral (
+            select * from deliveries d where {_NEWEST_OF_STATE}
+        ) as d order by d.number desc limit %(limit)s
+    ) as d {_JOINED} order by d.number desc
 """
-DELIVERIES_LOST = DELIVERIES.format(also="and d.state > 2")
-DELIVERIES_WAITING = DELIVERIES.format(also="and d.state = 0")
-DELIVERIES_ANY = DELIVERIES.format(also="")
+"""One walk along an index for each state, and the newest of all."""
 DELIVERIES_OF_ENDPOINT = f"""
-    select {_DELIVERY} from endpoints one cross join lateral (
-        select d.* from deliveries d join events e on e.number = d.event
-        where d.endpoint = one.number and {_CHOSEN} and (%(type)s = '' or e.type = %(type)s)
-        order by d.number desc limit %(limit)s
-    ) as d {_JOINED}
-    where one.id = %(endpoint)s order by d.number desc limit %(limit)s
+    select {_DELIVERY} from (
+        select d.* from endpoints one cross join {_STATES} cross join lateral (
+            select * from deliveries d where d.endpoint = one.number and {_NEWEST_OF_STATE}
+        ) as d where one.id = %(endpoint)s order by d.number desc limit %(limit)s
+    ) as d {_JOINED} order by d.number desc
 """
 POLL = f"""
-    select {_WAITING} from deliveries d join events e on e.number = d.event
-    where d.endpoint = %(endpoint)s and d.number > %(after)s order by d.number limit %(limit)s
+    select {_WAITING} from {_STATES} cross join lateral (
+        select * from deliveries d where d.endpoint = %(endpoint)s and d.state <= of_state.state
+            and (d.state, d.number) > (of_state.state, %(after)s::bigint) order by d.state, d.number limit %(limit)s
+    ) as d join events e on e.number = d.event order by d.number limit %(limit)s
 """
 TRACE = f"""
     select l.position, {", ".join(f"l.{name}" for name in ATTEMPT_FIELDS)}, {_DELIVERY}
@@ -452,7 +508,15 @@ TRACE = f"""
 """Below the oldest transaction that still runs nothing can appear any more, so a reader that has come so far has
 missed nothing. A long writing transaction anywhere on the server delays the trace; it never makes it skip."""
 LOGGED_AFTER = "select exists (select from log where position > %(after)s)"
-BACKLOG = "select attempts + 1, count(*) from deliveries where state = 0 group by attempts order by attempts"
+TOTALS = "select state, tier, sum(count)::bigint from totals group by state, tier having sum(count) > 0 order by 1, 2"
+COUNT = """
+    insert into totals as t (slot, state, tier, count)
+    select %(slot)s, state, tier, change
+    from unnest(%(states)s::smallint[], %(tiers)s::integer[], %(changes)s::bigint[]) as c (state, tier, change)
+    on conflict (slot, state, tier) do update set count = t.count + excluded.count returning 1
+"""
+TOTAL_SLOTS = 32
+"""Processes that share one wait for each other's commits; more slots are more rows to sum."""
 
 # --------------------------------------------------------------------- objects and retention
 
@@ -466,7 +530,7 @@ PRUNE = """
     delete from deliveries d where d.number in (
         select w.number from deliveries w where w.state <> 0 and w.settled < %(before)s
         order by w.settled limit %(limit)s for update skip locked
-    ) returning d.number, d.event
+    ) returning d.number, d.event, d.state
 """
 PRUNE_LONELY = """
     delete from events where number in (

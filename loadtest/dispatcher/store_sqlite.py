@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +42,7 @@ from loadtest.dispatcher.store import Changes, Store, StoreError, StoreUnavailab
 from loadtest.dispatcher.store_sqlite_ledger import Ledger
 from loadtest.dispatcher.store_sqlite_schema import BrokenError, open_reader, open_writer, translated
 from loadtest.dispatcher.store_sqlite_writer import Work, Writer
+from sim.policy import WAITING
 
 Found = TypeVar("Found")
 Arguments = ParamSpec("Arguments")
@@ -161,6 +163,10 @@ class SqliteStore(Store):
     async def subscribers(self, type: str) -> list[int]:  # noqa: A002
         return await self._read(self._sending, keeping.subscribers, type)
 
+    async def generation(self) -> int:
+        """Always the same: no other process writes into the file."""
+        return 0
+
     # ----------------------------------------------------------------- intake
 
     async def add(self, events: Sequence[NewEvent]) -> list[Accepted]:
@@ -208,6 +214,9 @@ class SqliteStore(Store):
             if count < PART:
                 return total
 
+    async def orphans(self) -> list[int]:
+        return await self._read(self._sending, waiting.orphans)
+
     async def cancel(self, delivery: int, state: int, cause: int, at: int) -> bool:
         return await self._write(settling.cancel, (delivery, state, cause, at))
 
@@ -237,7 +246,16 @@ class SqliteStore(Store):
     async def backlog(self) -> dict[int, int]:
         if self._writer is None:
             raise StoreError("the store is not open")
-        return {number: count for number, count in sorted(self._writer.backlog.items()) if count}
+        totals = sorted(self._writer.totals.items())
+        return {tier: count for (state, tier), count in totals if state == WAITING and count}
+
+    async def totals(self) -> dict[int, int]:
+        if self._writer is None:
+            raise StoreError("the store is not open")
+        found: Counter[int] = Counter()
+        for (state, _), count in self._writer.totals.items():
+            found[state] += count
+        return {state: count for state, count in sorted(found.items()) if count}
 
     # ----------------------------------------------------------------- objects and retention
 

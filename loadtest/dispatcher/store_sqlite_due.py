@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 import sqlite3
 from collections.abc import Iterator, Sequence
 
 from loadtest.dispatcher.records import Waiting
-from sim.policy import FOREVER
+from sim.policy import FOREVER, STATES
 
 READY = """
 SELECT ready_at, number FROM deliveries INDEXED BY deliveries_ready
@@ -33,11 +34,14 @@ SELECT d.number, d.endpoint, d.attempts, d.due, d.gap, d.born, d.created,
 FROM deliveries AS d JOIN events AS e ON e.number = d.event
 """
 ONE = f"{WAITING} WHERE d.number = ?"
-POLL = f"""
-{WAITING} WHERE d.number IN (
-    SELECT number FROM deliveries INDEXED BY deliveries_endpoint
-    WHERE endpoint = ? AND number > ? ORDER BY number LIMIT ?
-) ORDER BY d.number
+ORPHANS = """
+SELECT number FROM endpoints WHERE removed = 1 AND EXISTS (
+    SELECT 1 FROM deliveries INDEXED BY deliveries_endpoint WHERE endpoint = endpoints.number AND state = 0
+)
+"""
+POLL = """
+SELECT number FROM deliveries INDEXED BY deliveries_endpoint
+WHERE endpoint = ? AND state = ? AND number > ? ORDER BY number LIMIT ?
 """
 
 
@@ -89,6 +93,13 @@ def next_due(connection: sqlite3.Connection) -> dict[int, int]:
     return dict(connection.execute(NEXT).fetchall())
 
 
+def orphans(connection: sqlite3.Connection) -> list[int]:
+    """``Store.orphans``."""
+    return [number for (number,) in connection.execute(ORPHANS)]
+
+
 def poll(connection: sqlite3.Connection, endpoint: int, after: int, limit: int) -> list[Waiting]:
     """``Store.poll``."""
-    return [Waiting._make(row) for row in connection.execute(POLL, (endpoint, after, limit))]
+    walks = [connection.execute(POLL, (endpoint, state, after, limit)) for state in range(len(STATES))]
+    following = heapq.merge(*walks)
+    return rows_of(connection, [number for (number,) in itertools.islice(following, limit)])

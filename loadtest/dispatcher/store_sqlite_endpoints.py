@@ -100,6 +100,7 @@ def remove_endpoint(ledger: Ledger, number: int) -> None:
     """``Store.remove_endpoint``; its row stays, for the id in the lists."""
     query = "UPDATE endpoints SET removed = 1, spec = '{}' WHERE number = ? AND removed = 0"
     if ledger.execute(query, (number,)).rowcount:
+        ledger.removed.add(number)
         ledger.execute("DELETE FROM masks WHERE endpoint = ?", (number,))
         ledger.effects.endpoints_changed = True
 
@@ -116,15 +117,17 @@ def delete_object(ledger: Ledger, key: tuple[str, str]) -> bool:
 
 def prune(ledger: Ledger, call: tuple[int, int]) -> int:
     """One part, as large as told, of what ``Store.prune`` deletes."""
-    query = "SELECT number, event FROM deliveries WHERE settled < ? ORDER BY settled LIMIT ?"
+    query = "SELECT number, event, state FROM deliveries WHERE settled < ? ORDER BY settled LIMIT ?"
     found = ledger.execute(query, call).fetchall()
-    numbers = [(number,) for number, _ in found]
+    numbers = [(number,) for number, _, _ in found]
+    for _, _, state in found:
+        ledger.effects.totals[state, 0] -= 1
     ledger.executemany("DELETE FROM log WHERE delivery = ?", numbers)
     ledger.executemany("DELETE FROM deliveries WHERE number = ?", numbers)
     ledger.executemany(
         "DELETE FROM events"
         " WHERE number = ? AND NOT EXISTS (SELECT 1 FROM deliveries WHERE event = events.number)",
-        [(event,) for event in dict.fromkeys(event for _, event in found)],
+        [(event,) for event in dict.fromkeys(event for _, event, _ in found)],
     )
     ledger.execute(
         "DELETE FROM events WHERE number IN"

@@ -9,7 +9,7 @@ from loadtest.dispatcher.records import Accepted, NewDelivery, NewEvent
 from loadtest.dispatcher.store import ConflictError, StoreError
 from loadtest.dispatcher.store_sqlite_endpoints import put_object
 from loadtest.dispatcher.store_sqlite_ledger import Ledger, NotTogetherError
-from sim.policy import STATE_DELIVERED, WAITING
+from sim.policy import BY_DISABLING, DROPPED, STATE_DELIVERED, WAITING
 
 INSERT_EVENT = """
 INSERT INTO events (number, id, digest, type, key, seq, occurred, created, data, object_type, object_id, lonely)
@@ -37,7 +37,6 @@ class Batch:
         self._rows: list[tuple[object, ...]] = []
         self._settlements: list[tuple[int, int]] = []
         self._busy: set[tuple[int, str]] = set()
-        self._waiting = 0
         self.objects: list[tuple[str, str, bytes, int]] = []
         """New versions of objects that come with their events."""
 
@@ -48,21 +47,25 @@ class Batch:
         ledger = self._ledger
         number = first = ledger.delivery + 1
         held = []
+        totals = ledger.effects.totals
         for endpoint, due, stream, state, cause in deliveries:
             ready_at: int | None = due
             settled = delivered = None
-            holds = False
+            holds = gone = False
+            if endpoint in ledger.removed and state == WAITING and ledger.is_removed(endpoint):
+                state, cause, gone = DROPPED, BY_DISABLING, True
             if state != WAITING:
                 ready_at, settled = None, created
                 delivered = created if state == STATE_DELIVERED else None
                 ledger.cursor += 1
                 self._settlements.append((ledger.cursor, number))
+                totals[state, 0] += 1
             else:
-                self._waiting += 1
+                totals[WAITING, 1] += 1
                 if stream is not None:
                     holds = self._is_busy(endpoint, stream)
                     ready_at = None if holds else due
-            held.append(holds)
+            held.append(holds or gone)
             row = (number, event, endpoint, stream, holds, state, cause, due, ready_at, NO_GAP)
             self._rows.append((*row, created, created, created, delivered, settled))
             number += 1
@@ -86,8 +89,6 @@ class Batch:
             self._ledger.executemany(INSERT_SETTLEMENT, self._settlements)
         for row in self.objects:
             put_object(self._ledger, row)
-        if self._waiting:
-            self._ledger.effects.backlog[1] += self._waiting
 
 
 def add(ledger: Ledger, events: Sequence[NewEvent]) -> list[Accepted]:

@@ -9,7 +9,12 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from loadtest.dispatcher.records import Released
+from sim.policy import WAITING
 
+ADD_TO_TOTALS = """
+INSERT INTO totals (state, tier, count) VALUES (?, ?, ?)
+ON CONFLICT (state, tier) DO UPDATE SET count = count + excluded.count
+"""
 Argument = TypeVar("Argument")
 Result = TypeVar("Result")
 
@@ -22,16 +27,21 @@ class NotTogetherError(Exception):
 class Effects:
     """What a job, or a group of them, changes beside the file once it is committed."""
 
-    backlog: Counter[int] = field(default_factory=Counter)
-    """By attempt number: how many more deliveries wait for it."""
+    totals: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """How many more deliveries there are, by state and, of those that wait, by their next attempt number (else 0)."""
     due: list[Released] = field(default_factory=list)
     """What waits from now on and is to be announced."""
     endpoints_changed: bool = False
 
+    def move(self, old: int, state: int, attempts: int, now: int) -> None:
+        """A delivery of state ``old`` after so many ``attempts`` is in another state, or has made ``now``."""
+        self.totals[old, attempts + 1 if old == WAITING else 0] -= 1
+        self.totals[state, now + 1 if state == WAITING else 0] += 1
+
     def take(self, other: Effects) -> None:
         """Add the effects of a job to those of its group."""
-        for attempt_number, change in other.backlog.items():
-            self.backlog[attempt_number] += change
+        for place, change in other.totals.items():
+            self.totals[place] += change
         self.due += other.due
         self.endpoints_changed |= other.endpoints_changed
 
@@ -54,6 +64,10 @@ class Ledger:
         streams = "SELECT DISTINCT endpoint FROM deliveries WHERE settled IS NULL AND stream IS NOT NULL"
         self.ordered = {endpoint for (endpoint,) in self.execute(streams)}
         """Endpoints that may hold deliveries; too many of them cost time, too few would strand some."""
+        self.removed = {
+            number for (number,) in self.execute("SELECT number FROM endpoints WHERE removed = 1")
+        }
+        """Endpoints that may have been removed; too many of them cost time."""
 
     def _last(self, table: str, column: str) -> int:
         """The highest number that was ever given, those included that were pruned."""
@@ -71,18 +85,22 @@ class Ledger:
             [("events", self.event), ("deliveries", self.delivery), ("log", self.cursor)],
         )
 
-    def backlog(self) -> Counter[int]:
-        """How many deliveries wait for each attempt number, counted in the indexes of what waits."""
-        counted: Counter[int] = Counter()
-        for index, condition in (
-            ("deliveries_tier", "ready_at IS NOT NULL"),
-            ("deliveries_stream", "settled IS NULL AND stream IS NOT NULL AND held = 1"),
-        ):
-            for attempts, count in self.execute(
-                f"SELECT attempts, count(*) FROM deliveries INDEXED BY {index} WHERE {condition} GROUP BY attempts"
-            ):
-                counted[attempts + 1] += count
-        return counted
+    def totals(self) -> Counter[tuple[int, int]]:
+        """How many deliveries there are, as ``Effects.totals`` has changed it since there were none."""
+        rows = self.execute("SELECT state, tier, count FROM totals")
+        return Counter({(state, tier): count for state, tier, count in rows})
+
+    def keep_totals(self, effects: Effects) -> None:
+        """Write what a group has changed of the totals, with the group."""
+        rows = [(*place, change) for place, change in effects.totals.items() if change]
+        self.executemany(ADD_TO_TOTALS, rows)
+
+    def is_removed(self, endpoint: int) -> bool:
+        """Whether nobody would send for this endpoint; a removal that was undone is still in ``removed``."""
+        if endpoint not in self.removed:
+            return False
+        query = "SELECT 1 FROM endpoints WHERE number = ? AND removed = 1"
+        return bool(self.execute(query, (endpoint,)).fetchall())
 
     def begin(self) -> None:
         """Begin the transaction of a group."""

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from loadtest.dispatcher.records import Attempt, Delivery, Event, Filter, TraceRow
-from sim.policy import FOREVER, STATE_DELIVERED, WAITING
+from sim.policy import FOREVER, STATES
 
 DELIVERY = """
 d.number, e.id, p.id, e.type, e.key, e.seq, d.created, d.state, d.cause, d.attempts, d.due,
@@ -20,6 +21,7 @@ EVENT = "SELECT number, id, type, key, seq, occurred, created, data, object_type
 ATTEMPT = """
 l.attempt_number, l.tier, l.due, l.started, l.finished, l.outcome, l.status, l.wait_cause, l.answer, l.error
 """
+LISTED = f"SELECT {DELIVERY} FROM deliveries AS d {JOINED} WHERE d.number = ?"
 TRACE = f"""
 SELECT {DELIVERY}, l.cursor, {ATTEMPT} FROM log AS l JOIN deliveries AS d ON d.number = l.delivery {JOINED}
 WHERE l.cursor > ? ORDER BY l.cursor LIMIT ?
@@ -107,47 +109,38 @@ def delivery(connection: sqlite3.Connection, delivery_id: str) -> Delivery | Non
 
 
 def deliveries(connection: sqlite3.Connection, chosen: Filter) -> list[Delivery]:
-    """``Store.deliveries``: one walk for each state with an index of its own, and the newest of all."""
-    values = {
-        "endpoint": chosen.endpoint,
-        "type": chosen.type,
-        "after": chosen.after or FOREVER,
-        "limit": chosen.limit,
-    }
-    rows: list[tuple[Any, ...]] = []
-    for index, condition in walks(chosen.states, bool(chosen.endpoint)):
-        # The number is what the indexes hold; a removed endpoint and its successor may share the id.
-        mine = (
-            "AND d.endpoint IN (SELECT number FROM endpoints WHERE id = :endpoint)" if chosen.endpoint else ""
-        )
-        walk = f"FROM deliveries AS d {index}"
-        which = f"{condition} AND d.number < :after {mine}"
-        if chosen.type:
-            query = f"SELECT {DELIVERY} {walk} {JOINED} WHERE {which} AND e.type = :type"
-        else:
-            # The newest first, and the joins for them alone: the walk may meet a whole backlog.
-            newest = f"SELECT d.number {walk} WHERE {which} ORDER BY d.number DESC LIMIT :limit"
-            query = f"SELECT {DELIVERY} FROM deliveries AS d {JOINED} WHERE d.number IN ({newest})"
-        rows += connection.execute(f"{query} ORDER BY d.number DESC LIMIT :limit", values)
-    rows.sort(reverse=True)
-    return [delivery_of(row) for row in rows[: chosen.limit]]
+    """``Store.deliveries``: a walk for each endpoint and state that are asked for, and the newest of all."""
+    found: list[int] = []
+    for query, values in walks(connection, chosen):
+        limits = (chosen.after or FOREVER, chosen.limit)
+        found += [number for (number,) in connection.execute(query, (*values, *limits))]
+    newest = sorted(found, reverse=True)[: chosen.limit]
+    return [delivery_of(connection.execute(LISTED, (number,)).fetchone()) for number in newest]
 
 
-def walks(states: Sequence[int], of_endpoint: bool) -> list[tuple[str, str]]:
-    """How to find deliveries of these states: (index, condition) each."""
-    if not states:
-        return [("", "1")]
-    found = []
-    for state in sorted(set(states)):
-        if state == WAITING:
-            held = "d.settled IS NULL AND d.stream IS NOT NULL AND d.held = 1"
-            found.append(("INDEXED BY deliveries_ready", "d.ready_at IS NOT NULL"))
-            found.append(("INDEXED BY deliveries_stream", held))
-        elif state > STATE_DELIVERED and not of_endpoint:
-            found.append(("INDEXED BY deliveries_lost", f"d.state > 2 AND d.state = {int(state)}"))
-        else:
-            found.append(("", f"d.state = {int(state)}"))
-    return found
+def walks(connection: sqlite3.Connection, chosen: Filter) -> Iterator[tuple[str, tuple[int | str, ...]]]:
+    """Queries along an index, from new to old, that together find what is chosen; with the values of each.
+
+    Two values are left to be given: the number below which it begins, and the limit.
+    """
+    states = sorted(set(chosen.states))
+    plain = "SELECT d.number FROM deliveries AS d"
+    of_type = " JOIN events AS e ON e.number = d.event WHERE e.type = ? AND" if chosen.type else " WHERE"
+    values = (chosen.type,) if chosen.type else ()
+    rest = "d.number < ? ORDER BY d.number DESC LIMIT ?"
+    if chosen.endpoint:
+        # A removed endpoint and its successors may share the id.
+        numbers = connection.execute(
+            "SELECT number FROM endpoints WHERE id = ?", (chosen.endpoint,)
+        ).fetchall()
+        which = "d.endpoint = ? AND d.state = ? AND"
+        for (number,), state in itertools.product(numbers, states or range(len(STATES))):
+            yield f"{plain} INDEXED BY deliveries_endpoint{of_type} {which} {rest}", (*values, number, state)
+    elif states:
+        for state in states:
+            yield f"{plain} INDEXED BY deliveries_state{of_type} d.state = ? AND {rest}", (*values, state)
+    else:
+        yield f"{plain}{of_type} {rest}", values
 
 
 def trace(connection: sqlite3.Connection, after: int, limit: int) -> list[TraceRow]:

@@ -54,15 +54,16 @@ def record_together(ledger: Ledger, calls: Sequence[Sequence[Result]]) -> list[l
     logs: list[tuple[object, ...]] = []
     retries = []
     settled = []
-    backlog = ledger.effects.backlog
+    totals = ledger.effects.totals  # changed here rather than by ``move``: this is done for every attempt
     for results in calls:
         for result in results:
             expected = log(ledger, logs, result)
-            backlog[expected + 1] -= 1
+            totals[WAITING, expected + 1] -= 1
             if result.state == WAITING:
                 retries.append(retry_row(result, expected))
-                backlog[result.attempts + 1] += 1
+                totals[WAITING, result.attempts + 1] += 1
             else:
+                totals[result.state, 0] += 1
                 settled.append(settle_row(result, expected))
     if retries and ledger.executemany(RETRY, retries).rowcount != len(retries):
         raise NotTogetherError
@@ -99,15 +100,12 @@ def record(ledger: Ledger, results: Sequence[Result]) -> list[Released]:
                 log(ledger, logs, result)
             counted = (max(attempts, result.attempts), result.delivery)
             ledger.execute("UPDATE deliveries SET attempts = ? WHERE number = ?", counted)
-            if held:
-                ledger.effects.backlog[attempts + 1] -= 1
-                ledger.effects.backlog[counted[0] + 1] += 1
+            ledger.effects.move(state, state, attempts, counted[0])
         else:
             log(ledger, logs, result)
-            ledger.effects.backlog[attempts + 1] -= 1
+            ledger.effects.move(WAITING, result.state, attempts, result.attempts)
             if result.state == WAITING:
                 ledger.execute(RETRY, retry_row(result, attempts))
-                ledger.effects.backlog[result.attempts + 1] += 1
             else:
                 ledger.execute(SETTLE, settle_row(result, attempts))
                 released += release(ledger, endpoint, stream)
@@ -168,7 +166,7 @@ def settle_all(
     ledger.executemany(SETTLE_BY_FORCE, rows)
     for cursor, (number, attempts) in enumerate(deliveries, start=ledger.cursor + 1):
         ledger.execute(INSERT_SETTLEMENT, (cursor, number))
-        ledger.effects.backlog[attempts + 1] -= 1
+        ledger.effects.move(WAITING, state, attempts, attempts)
     ledger.cursor += len(deliveries)
 
 
@@ -212,20 +210,14 @@ def resend(ledger: Ledger, call: tuple[Sequence[int], int]) -> list[Released]:
     released = []
     for number in sorted(set(deliveries)):
         now = ledger.execute(NOW, (number,)).fetchone()
-        if now is None or now[2] == WAITING or is_removed(ledger, now[0]):
+        if now is None or now[2] == WAITING or ledger.is_removed(now[0]):
             continue
-        endpoint, stream, _, attempts, _ = now
+        endpoint, stream, state, attempts, _ = now
         held = stream is not None and bool(ledger.execute(IS_BUSY, (endpoint, stream)).fetchall())
         if stream is not None:
             ledger.ordered.add(endpoint)
         ledger.execute(RESEND, (due, None if held else due, due, due, held, number))
-        ledger.effects.backlog[attempts + 1] += 1
+        ledger.effects.move(state, WAITING, attempts, attempts)
         if not held:
             released.append(Released(endpoint, due))
     return released
-
-
-def is_removed(ledger: Ledger, endpoint: int) -> bool:
-    """Whether nobody would send for this endpoint."""
-    row = ledger.execute("SELECT removed FROM endpoints WHERE number = ?", (endpoint,)).fetchone()
-    return row is not None and bool(row[0])

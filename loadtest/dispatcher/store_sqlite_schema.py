@@ -110,7 +110,24 @@ CREATE TABLE objects (
 );
 """
 
-MIGRATIONS = (FIRST,)
+SECOND = """
+-- How many deliveries there are by state and, of those that wait, by the number of their next attempt (else 0).
+CREATE TABLE totals (
+    state INTEGER NOT NULL,
+    tier INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    PRIMARY KEY (state, tier)
+) WITHOUT ROWID;
+INSERT INTO totals SELECT state, iif(state = 0, attempts + 1, 0), count(*) FROM deliveries GROUP BY 1, 2;
+
+-- Lists by state, or by endpoint and state, go from new to old, however many are in other states.
+DROP INDEX deliveries_lost;
+CREATE INDEX deliveries_state ON deliveries (state);
+DROP INDEX deliveries_endpoint;
+CREATE INDEX deliveries_endpoint ON deliveries (endpoint, state);
+"""
+
+MIGRATIONS = (FIRST, SECOND)
 """What leads from each version of the file to the next; a released one is never edited."""
 
 WRITER_CACHE_KIB = 64 * 1024

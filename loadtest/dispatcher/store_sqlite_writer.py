@@ -23,6 +23,8 @@ from loadtest.dispatcher.store_sqlite_schema import BrokenError, translated
 
 Work = Callable[[Ledger, Any], Any]
 
+LOOK_S = 0.25
+"""How often it is looked whether the thread still lives: one that dies tells so itself, if it still can."""
 GROUP = 1000
 """Most jobs of one commit: it bounds how long the first of them waits."""
 
@@ -45,30 +47,39 @@ class Writer:
         self, ledger: Ledger, path: Path, changes: Changes, together: dict[Work, Callable[..., list[Any]]]
     ) -> None:
         self.dead: StoreError | None = None
-        self.backlog = ledger.backlog()
+        self.totals = ledger.totals()
         self._ledger = ledger
         self._path = path
         self._changes = changes
         self._together = together
         self._loop = asyncio.get_running_loop()
         self._queue: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._open: set[asyncio.Future[Any]] = set()
+        """What callers wait for."""
         self._thread = threading.Thread(target=self._run, name="sqlite-writer", daemon=True)
         self._thread.start()
+        self._guarding = self._loop.create_task(self._guard())
 
     async def do(self, work: Work, argument: Any) -> Any:
         """What ``work(ledger, argument)`` returns, once it is committed; what it raises, if nothing was stored."""
         if self.dead is not None:
             raise self.dead
         future = self._loop.create_future()
+        self._open.add(future)
         self._queue.put(Job(work, argument, future))
-        return await future
+        try:
+            return await future
+        finally:
+            self._open.discard(future)
 
     async def close(self) -> None:
         """Finish all jobs so far and end the thread."""
         closed = StoreError("the store is closed")
         self.dead = self.dead or closed
         self._queue.put(None)
+        self._guarding.cancel()
         await asyncio.to_thread(self._thread.join)
+        self._fail_open()  # nothing, unless the thread has died
 
     def fail(self, error: StoreError) -> None:
         """Accept no more, fail what waits, and say so; in the event loop, as ``do``: nobody slips in between."""
@@ -82,6 +93,17 @@ class Writer:
                     settle(job.future, None, self.dead)
         self._queue.put(None)  # the thread, if it lives, ends; ``close`` may have said so before
         self._changes.failed(self.dead)
+
+    async def _guard(self) -> None:
+        """Fail everybody if the thread has ended and could not say so."""
+        while self._thread.is_alive():
+            await asyncio.sleep(LOOK_S)
+        self.fail(BrokenError("the writer ended without a word"))
+        self._fail_open()
+
+    def _fail_open(self) -> None:
+        for future in self._open:
+            settle(future, None, self.dead)
 
     # ----------------------------------------------------------------- in the thread
 
@@ -115,6 +137,7 @@ class Writer:
         try:
             self._ledger.begin()
             outcomes = self._do_all(jobs, effects)
+            self._ledger.keep_totals(effects)
             self._ledger.commit()
         except sqlite3.Error as error:
             self._ledger.rollback()
@@ -173,8 +196,8 @@ class Writer:
 
     def _report(self, outcomes: Sequence[Outcome], effects: Effects | None) -> None:
         if effects is not None:
-            for attempt_number, change in effects.backlog.items():
-                self.backlog[attempt_number] += change
+            for place, change in effects.totals.items():
+                self.totals[place] += change
         for job, result, error in outcomes:
             settle(job.future, result, error)
         if effects is None:
@@ -191,5 +214,7 @@ def settle(future: asyncio.Future[Any], result: Any, error: BaseException | None
         return
     if error is None:
         future.set_result(result)
+    elif isinstance(error, StopIteration):  # no future takes one
+        future.set_exception(RuntimeError(f"a job of the store ended with {error!r}"))
     else:
         future.set_exception(error)

@@ -158,16 +158,23 @@ class AmqpTiers:
                 raise TiersError(
                     f"{self._place} has no such virtual host for this user; correct the path of the address"
                 ) from None
-            logger.warning("%s is away (%s); the store hands out everything meanwhile", self._place, error)
+            self._say_away(error)
             return False
         try:
             _require_version(connection, self._place)
-            await self._consume(connection)
-        except BaseException:
+            async with asyncio.timeout(CONNECT_S):
+                await self._consume(connection)
+        except BaseException as error:
             await connection.close()
-            raise
+            if not isinstance(error, (*CONNECTION_EXCEPTIONS, TimeoutError)):
+                raise
+            self._say_away(error)  # it left while it was greeted
+            return False
         self._connection = connection
         return True
+
+    def _say_away(self, error: BaseException) -> None:
+        logger.warning("%s is away (%s); the store hands out everything meanwhile", self._place, error)
 
     async def _consume(self, connection: AbstractRobustConnection) -> None:
         consuming = await connection.channel()
