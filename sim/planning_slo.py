@@ -151,7 +151,7 @@ def _read_one(text: str) -> Slo:
     _require_known(text, metric)
     at_most = sign in ("<=", "≤")
     try:
-        limit = _READERS[unit(metric)](value)
+        limit = READERS[unit(metric)](value)
     except ValueError as error:
         rule = f"has the value {value}, which {error}"
         raise ScenarioError([Problem(FIELD, text, rule)]) from None
@@ -208,7 +208,7 @@ def _plain(text: str) -> float:
     return float(text)
 
 
-_READERS: dict[str, Callable[[str], float]] = {
+READERS: dict[str, Callable[[str], float]] = {
     "s": _seconds,
     "share": parse_share,
     "1/s": _per_s,

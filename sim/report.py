@@ -307,13 +307,19 @@ def repeating_section(command: str, note: str, files: Iterable[Code]) -> Section
 
 
 def run_page(folder: Path, meta: Mapping[str, Any]) -> Page:
-    """The page of a folder written by ``hooklab run --out``."""
+    """The page of a folder written by ``hooklab run --out``, or by a load test: its gates come first."""
+    from sim import report_gates
+
     figures = read_json(folder / "metrics.json")
+    is_loadtest = "gates" in figures
     scenario = _scenario(folder)
-    metrics: Mapping[str, float | None] = figures["metrics"]
+    metrics: Mapping[str, float | None] = {
+        name: value for name, value in figures["metrics"].items() if name not in report_gates.REQUESTS
+    }
     seed = int(meta["seed"])
     facts = [
-        f"A single run: seed {seed}, {shown('attempts', _number(metrics['attempts']))} attempts at "
+        f"A single {'load test' if is_loadtest else 'run'}: seed {seed}, "
+        f"{shown('attempts', _number(metrics['attempts']))} attempts at "
         f"{shown('deliveries', _number(metrics['deliveries']))} deliveries over "
         f"{shown_duration(float(meta['horizon_s']))}, {meta['engine']} engine. "
         "Figures of one run have no error bars.",
@@ -329,11 +335,14 @@ def run_page(folder: Path, meta: Mapping[str, Any]) -> Page:
         sections.append(theory_section(figures["theory"]))
     sections.append(Section(name="others", heading="All other figures", tables=[others]))
     words = ["hooklab", "run", "scenario.yaml", "--seed", str(seed)]
+    note = "The same scenario with the same seed gives the same run to the last bit, with either engine."
+    if is_loadtest:
+        sections.insert(0, report_gates.section(figures))
+        words, note = report_gates.words(figures, seed), report_gates.NOTE
     if meta.get("stopped"):
         words += ["--backlog-limit", str(meta["backlog_limit"])]
     command = shlex.join(words)
     text = (folder / "scenario.yaml").read_text(encoding="utf-8")
-    note = "The same scenario with the same seed gives the same run to the last bit, with either engine."
     sections.append(repeating_section(command, note, [Code(title="scenario.yaml", text=text, folded=True)]))
     return Page(
         title=scenario.name,

@@ -52,6 +52,14 @@ MEANINGS = {
     "empty_poll_share": "polls that returned nothing",
 }
 """Every figure of a run in a sentence, in the order of ``Metrics``; names that differ in a part have one entry."""
+REQUEST_MEANINGS = {
+    "requests": "requests that the load generator made, one or more events each",
+    "request_failures": "requests that were not answered as they should have been",
+    f"request_latency_s_{SPREAD}": "from the intended start of a request to its answer",
+    f"lateness_s_{SPREAD}": "by how much requests left later than planned: the load generator could not keep up",
+    "dropped": "requests that were due and never sent",
+}
+"""Figures of the load generator of a load test, by name; no simulation has them."""
 _TIME = re.compile(r"(?<!_per)_s(_(mean|p\d+))?$")
 _UNITS = (("d", 86400.0), ("h", 3600.0), ("min", 60.0), ("s", 1.0))
 """Each is used from two of it on, the second from one: 90 s, 2 min, 119 min, 2 h."""
@@ -68,6 +76,13 @@ def entry_of(name: str) -> str:
         if entry in MEANINGS:
             return entry
     raise KeyError(name)
+
+
+def named(entry: str) -> tuple[str, ...]:
+    """The figures that an entry of ``MEANINGS`` or ``REQUEST_MEANINGS`` stands for."""
+    if not entry.endswith(SPREAD):
+        return (entry,)
+    return tuple(f"{entry.removesuffix(SPREAD)}{which}" for which in SPREAD.strip("{}").split(","))
 
 
 def unit(name: str) -> str:
