@@ -13,7 +13,7 @@ from typing import Annotated
 
 import typer
 
-from loadtest import cli_receive, cli_serve
+from loadtest import cli_agree, cli_loadtest, cli_receive, cli_serve, cli_trace
 from sim import cli as simulator
 from sim import cli_experiment, cli_fit, cli_plan, cli_report
 from sim.errors import ScenarioError
@@ -54,7 +54,10 @@ def _hooklab(
     """Keep ``hooklab`` a command of commands, however many there are."""
 
 
-for commands in (simulator, cli_experiment, cli_plan, cli_fit, cli_report, cli_serve, cli_receive):
+for commands in (
+    *(simulator, cli_experiment, cli_plan, cli_fit, cli_report),
+    *(cli_serve, cli_receive, cli_trace, cli_loadtest, cli_agree),
+):
     commands.add_to(app)
 
 

@@ -37,6 +37,13 @@ def receive(
         int | None,
         typer.Option(metavar="PORT", help="Of GET /log, GET /healthz, POST /start. Default: a free one."),
     ] = None,
+    part: Annotated[
+        str,
+        typer.Option(
+            metavar="I/N",
+            help="Serve every N-th endpoint from the I-th on; other processes serve the others.",
+        ),
+    ] = "0/1",
     start: Annotated[
         str,
         typer.Option(
@@ -76,6 +83,7 @@ def receive(
         "ports_from": _port("--ports-from", ports_from),
         "control_port": _port("--control-port", control_port),
         "log": log,
+        "part": _part(part),
         "dispatcher": dispatcher or "",
         "token": token,
         "check_signatures": check_signatures,
@@ -189,6 +197,14 @@ def _port(option: str, number: int | None) -> int:
     if number is not None and not 1 <= number <= 65535:
         raise ScenarioError(f"{option} is {number}; it must be a port from 1 to 65535")
     return number or 0
+
+
+def _part(text: str) -> tuple[int, int]:
+    index, slash, of = text.partition("/")
+    numbers = [int(word) for word in (index, of) if word.isascii() and word.isdigit() and len(word) < 7]
+    if not slash or len(numbers) != 2 or numbers[0] >= numbers[1]:
+        raise ScenarioError(f"--part is {text[:60]}; it must be I/N with I from 0 to N - 1, such as 0/2")
+    return numbers[0], numbers[1]
 
 
 def _start(text: str) -> int | None:

@@ -54,6 +54,8 @@ class Options:
     start: int | None = None
     """T0, ns since 1970; None: what ``POST /start`` says."""
     log: Path | None = None
+    part: tuple[int, int] = (0, 1)
+    """(i, n): of the endpoints, every n-th from the i-th on; others are served by other processes."""
     dispatcher: str = ""
     """URL of its API; empty: nobody polls or calls back."""
     token: str = ""
@@ -185,7 +187,8 @@ class Service:
         self.start = options.start
         self.log = ReceiverLog(options.log)
         self._requests = 0
-        worlds = [EndpointWorld(model, i, self._emit) for i in range(len(model.members))]
+        index, of = options.part
+        worlds = [EndpointWorld(model, i, self._emit) for i in range(index, len(model.members), of)]
         self.pollers = [world for world in worlds if world.poll_every]
         self._worlds = worlds
         self.endpoints: list[Endpoint] = []
@@ -349,6 +352,7 @@ class Service:
         path, query = exchange.path_and_query()
         routes = {
             ("GET", "/healthz"): self._health,
+            ("GET", "/endpoints"): self._described,
             ("GET", "/log"): self._lines,
             ("POST", "/start"): self._start,
         }
@@ -373,6 +377,9 @@ class Service:
             told["calls"] = {"polls": calls.polls, "data": calls.data, "failed": calls.failed}
             told["calls"]["last_error"] = calls.last_error
         return reply_with(200, orjson.dumps(told))
+
+    def _described(self, query: str) -> bytes:
+        return reply_with(200, orjson.dumps(self.description()))
 
     def _lines(self, query: str) -> bytes:
         said = parse_qs(query)

@@ -161,7 +161,7 @@ def _within(latencies: Floats, deliveries: int, limit: str) -> float:
     return float(np.searchsorted(latencies, parse_duration(limit) / 1e9, side="right") / deliveries)
 
 
-def _summary(name: str, values: Floats) -> dict[str, float]:
+def summary(name: str, values: Floats) -> dict[str, float]:
     """Mean and quantiles; a quantile is the least observed value that so many do not exceed."""
     if not len(values):
         return {f"{name}_{which}": math.nan for which in ("mean", *QUANTILES)}
@@ -198,13 +198,13 @@ def of_deliveries(trace: Trace, chosen: Any) -> dict[str, float]:
         "expired_share": ratio(int((state == "expired").sum()), count),
         "processed_share": ratio(int(processed.sum()), count),
         "false_loss_share": ratio(int((lost & processed).sum()), count),
-        **_summary("delivery_latency_s", _latencies(deliveries)),
+        **summary("delivery_latency_s", _latencies(deliveries)),
         **{f"within_share{{{limit}}}": _within(_latencies(deliveries), count, limit) for limit in WITHIN},
-        **_summary(
+        **summary(
             "settle_time_s",
             series.exact((deliveries["settled_s"] - deliveries["created_s"]).dropna().to_numpy()),
         ),
-        **_summary("queue_wait_s", waits),
+        **summary("queue_wait_s", waits),
         "attempts_per_delivery": ratio(attempts, count),
         "duplicates_per_delivery": ratio(int(deliveries["duplicates"].sum()), count),
         "duplicate_share": ratio(int((deliveries["duplicates"] > 0).sum()), count),

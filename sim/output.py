@@ -13,7 +13,7 @@ import json
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,26 +22,40 @@ from sim import yamlio
 from sim.errors import Problem, ScenarioError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from sim.result import Result
 
 MARKER = ".hooklab"
-_MARKED = (
-    "Written by hooklab. A run with the same --out replaces its files; it refuses if there are others.\n"
-)
+MARKED = "Written by hooklab. A run with the same --out replaces its files; it refuses if there are others.\n"
 TABLE_FORMATS = ("parquet", "csv")
 _TABLES = ("attempts", "deliveries", "samples", "polls", "histograms")
 _OWN = {
     *(MARKER, "scenario.yaml", "metrics.json", "meta.json", "overview.png", "report.html"),
     *(f"{table}.{table_format}" for table in _TABLES for table_format in TABLE_FORMATS),
 }
+_OF_LOAD_TESTS = re.compile(
+    r"(dispatcher|receivers-\d+|locust)\.log|locust(_\w+)?\.(html|csv)|(requests|usage)\.(parquet|csv)|agreement\.(json|png)"
+)
+"""What a load test writes beside: logs, Locust's reports, what was sent, memory and processor time."""
 _REPLAY = "replay"
 _RECORDING = re.compile(r"\d+-.+")
 _NAMED = 3
 """Files of others that a refusal names."""
 
 
-def save(result: Result, folder: Path, table_format: str = "parquet") -> None:
+def save(
+    result: Result,
+    folder: Path,
+    table_format: str = "parquet",
+    *,
+    figures: Mapping[str, Any] | None = None,
+    tables: Mapping[str, pd.DataFrame] | None = None,
+    files: Mapping[str, bytes] | None = None,
+) -> None:
     """Write a run into a folder; one that hooklab wrote earlier is replaced.
+
+    A load test has ``figures`` of its own (``metrics.json``), more ``tables``, and ``files`` by name.
 
     Everything is written beside the folder first and then moved: whatever goes wrong, an earlier folder stays
     as it was.
@@ -50,15 +64,21 @@ def save(result: Result, folder: Path, table_format: str = "parquet") -> None:
         ScenarioError: the folder must not be replaced, cannot be made, or the format is unknown.
         OSError: writing failed.
     """
+    from sim.plots import png
+    from sim.trace import save_table
+
     require_format(table_format)
     require_replaceable(folder)
-    with _replacing(folder.resolve()) as new:
-        (new / MARKER).write_text(_MARKED, encoding="utf-8")
+    with replacing(folder.resolve()) as new:
+        (new / MARKER).write_text(MARKED, encoding="utf-8")
         _write_scenario(result, new)
         result.made.save(new, table_format)
-        figures = json.dumps(result.to_json(), indent=1, allow_nan=False)
-        (new / "metrics.json").write_text(figures + "\n", encoding="utf-8")
-        from sim.plots import png
+        for name, frame in (tables or {}).items():
+            save_table(frame, new / name, table_format)
+        for name, content in (files or {}).items():
+            (new / name).write_bytes(content)
+        told = json.dumps(result.to_json() if figures is None else figures, indent=1, allow_nan=False)
+        (new / "metrics.json").write_text(told + "\n", encoding="utf-8")
 
         (new / "overview.png").write_bytes(png(result.plot()))
 
@@ -123,7 +143,7 @@ def _others(target: Path) -> Iterator[str]:
                 item for item in path.iterdir() if not (_RECORDING.fullmatch(item.name) and item.is_file())
             )
             yield from (f"{_REPLAY}/{item.name}" for item in inside)
-        elif path.name not in _OWN or not path.is_file():
+        elif not (path.name in _OWN or _OF_LOAD_TESTS.fullmatch(path.name)) or not path.is_file():
             yield path.name
 
 
@@ -137,7 +157,7 @@ def _existing(folder: Path) -> Path:
 
 
 @contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
+def replacing(target: Path) -> Iterator[Path]:
     """A new folder to fill, which takes the place of ``target`` at the end, or vanishes if that fails."""
     made = [path for path in (target.parent, *target.parent.parents) if not path.exists()]
     try:
