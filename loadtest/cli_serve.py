@@ -101,6 +101,7 @@ def serve(
         holds_id=rules.queue_holds == "id",
         ordering=rules.ordering,
         retention=keep,
+        message=rules.message,
     )
     serving.run(
         serving.Process(

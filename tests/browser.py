@@ -1,11 +1,13 @@
 """A real headless Chromium for tests, driven through its DevTools protocol over a pipe: no driver, no port.
 
-``chromium()`` finds it; ``Browser`` opens pages and tells what they said, asked for and hold. The protocol is
-JSON with a zero byte after each message (``--remote-debugging-pipe``); the commands used are in its stable part.
+``chromium()`` finds it; ``Browser`` opens pages, uses them with mouse and keyboard, and tells what they said, asked
+for and hold. With ``HOOKLAB_SCREENSHOTS=FOLDER`` it keeps pictures of them there. The protocol is JSON with a zero
+byte after each message (``--remote-debugging-pipe``); the commands used are in its stable part.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import json
@@ -35,6 +37,16 @@ os.execv(command[0], command)
 """
 """The browser reads from its descriptor 3 and writes to its descriptor 4."""
 
+SCREENSHOTS = "HOOKLAB_SCREENSHOTS"
+"""Names a folder for pictures of pages."""
+_MESSAGES = {
+    "Runtime.consoleAPICalled": "args",
+    "Runtime.exceptionThrown": "exceptionDetails",
+    "Log.entryAdded": "entry",
+    "Page.javascriptDialogOpening": "message",
+}
+"""What a page says, and which part of it is the message."""
+
 PICTURES = "[...document.images].map(i => i.complete && i.naturalWidth > 100)"
 """For ``Browser.evaluate``: for every picture of a page, whether it is drawn."""
 CONTRAST = """
@@ -54,6 +66,36 @@ CONTRAST = """
 """For ``Browser.evaluate``: the brightness of a page's ground, and the least contrast of its text with it."""
 
 
+CONTRASTS = """
+(() => {
+  const channel = v => (v /= 255) <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+  const parts = text => text.match(/[\\d.]+/g).map(Number);
+  const bright = text => {
+    const [r, g, b] = parts(text);
+    return 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+  };
+  const ground = one => {
+    for (; one; one = one.parentElement) {
+      const colour = getComputedStyle(one).backgroundColor;
+      if ((parts(colour)[3] ?? 1) > 0) return colour;
+    }
+    return 'rgb(255, 255, 255)';
+  };
+  const found = [];
+  for (const one of document.body.querySelectorAll('*')) {
+    const words = [...one.childNodes].filter(n => n.nodeType === 3 && n.data.trim()).length;
+    if (!words && !['INPUT', 'TEXTAREA'].includes(one.tagName)) continue;
+    if (!one.getClientRects().length) continue;
+    const style = getComputedStyle(one);
+    const [ink, paper] = [one.closest('svg') ? style.fill : style.color, ground(one)].map(bright);
+    found.push([(Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05), one.outerHTML.slice(0, 80)]);
+  }
+  return found.sort((a, b) => a[0] - b[0])[0];
+})()
+"""
+"""For ``Browser.evaluate``: the least contrast of any text with what lies behind it, and where that is."""
+
+
 def chromium() -> str:
     """The path of a Chromium; without one the test is skipped, or fails where services are required."""
     for name in NAMES:
@@ -71,7 +113,7 @@ class Visit:
     """What a page did while it was opened."""
 
     console: list[str] = field(default_factory=list)
-    """Messages on its console, errors of scripts, and what the browser refused to do for it."""
+    """Messages on its console, errors of scripts, dialogs, and what the browser refused to do for it."""
     requests: list[str] = field(default_factory=list)
     """Addresses that it asked for, its own included."""
 
@@ -104,6 +146,7 @@ class Browser:
         self._number = 0
         self._events: list[dict[str, Any]] = []
         self._session = ""
+        self._target = ""
 
     @staticmethod
     def _pipe() -> tuple[int, int]:
@@ -130,26 +173,27 @@ class Browser:
 
     def open(self, address: str, **media: str) -> Visit:
         """Open an address in a new tab, with media features such as ``prefers_color_scheme="dark"``."""
-        target = self._call("Target.createTarget", url="about:blank")["targetId"]
-        self._session = self._call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        before, self._target = self._target, self._call("Target.createTarget", url="about:blank")["targetId"]
+        if before:  # or else its streams would go on
+            self._call("Target.closeTarget", targetId=before)
+        self._session = self._call("Target.attachToTarget", targetId=self._target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self._call(f"{domain}.enable")
         features = [{"name": name.replace("_", "-"), "value": value} for name, value in media.items()]
         self._call("Emulation.setEmulatedMedia", features=features)
         self._events.clear()
         self._call("Page.navigate", url=address)
-        self._until("Page.loadEventFired")
-        self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
+        self._loaded(0)
+        return self.visit()
+
+    def visit(self) -> Visit:
+        """What the open tab has done since it was opened, the pages that it went on to included."""
         visit = Visit()
         for event in self._events:
-            said = event["params"]
-            if event["method"] == "Runtime.consoleAPICalled":
-                visit.console.append(str(said["args"]))
-            elif event["method"] == "Runtime.exceptionThrown":
-                visit.console.append(str(said["exceptionDetails"]))
-            elif event["method"] == "Log.entryAdded":
-                visit.console.append(str(said["entry"]))
-            elif event["method"] == "Network.requestWillBeSent":
+            method, said = event["method"], event["params"]
+            if method in _MESSAGES:
+                visit.console.append(str(said[_MESSAGES[method]]))
+            elif method == "Network.requestWillBeSent":
                 visit.requests.append(said["request"]["url"])
         return visit
 
@@ -158,6 +202,57 @@ class Browser:
         answer = self._call("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    def wait(self, script: str) -> Any:
+        """Evaluate until the value is true, and give it; fails when that takes too long."""
+        end = time.monotonic() + PATIENCE_S
+        while not (value := self.evaluate(script)):
+            assert time.monotonic() < end, (script, self.evaluate("document.body.innerText"))
+            time.sleep(0.05)
+        return value
+
+    def click(self, selector: str) -> None:
+        """Click the middle of an element with the mouse."""
+        x, y = self.evaluate(
+            f"(() => {{ const one = document.querySelector({json.dumps(selector)});"
+            " one.scrollIntoView({block: 'center', behavior: 'instant'});"
+            " const box = one.getClientRects()[0]; return [box.x + box.width / 2, box.y + box.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self._call("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
+
+    def follow(self, selector: str, *, scripts: bool = True) -> None:
+        """Click what leads to another page, and wait until that is there (without ``scripts``: loaded, at least)."""
+        since = len(self._events)
+        self.click(selector)
+        self._loaded(since, scripts)
+
+    def type(self, selector: str, text: str) -> None:
+        """Write a text into a field, instead of what stands there."""
+        self.evaluate(f"document.querySelector({json.dumps(selector)}).select()")
+        self._call("Input.insertText", text=text)
+
+    def choose(self, selector: str, value: str) -> None:
+        """Choose an entry of a list."""
+        chosen = self.evaluate(
+            f"(() => {{ const list = document.querySelector({json.dumps(selector)});"
+            f" list.value = {json.dumps(value)}; list.dispatchEvent(new Event('change')); return list.value; }})()"
+        )
+        assert chosen == value
+
+    def text(self, selector: str = "main") -> str:
+        """The text of an element as it is shown."""
+        return str(self.evaluate(f"document.querySelector({json.dumps(selector)}).innerText"))
+
+    def picture(self, name: str, width: int) -> None:
+        """Keep a picture of the whole page in the folder for them, if there is one."""
+        folder = os.environ.get(SCREENSHOTS)
+        if folder:
+            self.resize(width)
+            self.resize(width, max(int(self.evaluate("document.documentElement.scrollHeight")), 400))
+            data = self._call("Page.captureScreenshot", format="png")["data"]
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            Path(folder, f"{name}-{width}.png").write_bytes(base64.b64decode(data))
 
     def resize(self, width: int, height: int = 800) -> None:
         """Give the window a size, px."""
@@ -171,8 +266,11 @@ class Browser:
 
     def press(self, key: str, code: int) -> None:
         """Press and release a key."""
-        for kind in ("keyDown", "keyUp"):
-            self._call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code)
+        text = {"text": "\r"} if key == "Enter" else {}
+        for kind, more in (("keyDown", text), ("keyUp", {})):
+            self._call(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, **more
+            )
 
     def accessibility(self) -> list[dict[str, Any]]:
         """The page as assistive technology sees it: nodes with role and name."""
@@ -189,7 +287,24 @@ class Browser:
 
     # ------------------------------------------------------------------ the protocol
 
+    def _loaded(self, since: int, scripts: bool = True) -> None:
+        """Wait until a page has been loaded, and drawn once."""
+        while not any(event["method"] == "Page.loadEventFired" for event in self._events[since:]):
+            self._next()
+        if scripts:
+            self.evaluate("new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)))")
+
     def _call(self, method: str, **parameters: Any) -> dict[str, Any]:
+        number = self._ask(method, **parameters)
+        while True:
+            answer = self._next()
+            if answer.get("id") == number:
+                assert "error" not in answer, (method, answer["error"])
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    def _ask(self, method: str, **parameters: Any) -> int:
+        """Send a command; its number."""
         self._number += 1
         message: dict[str, Any] = {"id": self._number, "method": method, "params": parameters}
         if self._session:
@@ -197,16 +312,7 @@ class Browser:
         if method.startswith("Target."):
             message.pop("sessionId", None)
         os.write(self._to, json.dumps(message).encode() + b"\0")
-        while True:
-            answer = self._next()
-            if answer.get("id") == self._number:
-                assert "error" not in answer, (method, answer["error"])
-                result: dict[str, Any] = answer["result"]
-                return result
-
-    def _until(self, method: str) -> None:
-        while not any(event["method"] == method for event in self._events):
-            self._next()
+        return self._number
 
     def _next(self) -> dict[str, Any]:
         """The next message; events of the open tab are kept."""
@@ -221,4 +327,6 @@ class Browser:
         answer: dict[str, Any] = json.loads(message)
         if "method" in answer and answer.get("sessionId") == self._session:
             self._events.append(answer)
+            if answer["method"] == "Page.javascriptDialogOpening":  # or else the page would stand still
+                self._ask("Page.handleJavaScriptDialog", accept=True)
         return answer

@@ -149,8 +149,13 @@ def compact(value: Any, canonical: bool = False) -> bytes:
 async def read_model(request: Request, model: type[Model], most: int) -> Model:
     """The body of a request as a model; an empty one as an empty mapping."""
     body = await read_body(request, most)
+    return validated(parse(body) if body else {}, model)
+
+
+def validated(value: object, model: type[Model]) -> Model:
+    """A value as a model."""
     try:
-        return model.model_validate(parse(body) if body else {})
+        return model.model_validate(value)
     except ValidationError as error:
         raise invalid(error, model.model_fields) from None
 
@@ -161,7 +166,4 @@ def read_query(request: Request, model: type[Model]) -> Model:
     names = [name for name, _ in pairs]
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         raise unusable([Problem(name, None, "stands twice; give it once") for name in twice])
-    try:
-        return model.model_validate(dict(pairs))
-    except ValidationError as error:
-        raise invalid(error, model.model_fields) from None
+    return validated(dict(pairs), model)

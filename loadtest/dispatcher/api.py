@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from loadtest.dispatcher.arrivals import Arrivals
 from loadtest.dispatcher.guard import Guard
+from loadtest.dispatcher.message import FULL
 from loadtest.dispatcher.metrics_page import MetricsPage
 from loadtest.dispatcher.running import Running
 from loadtest.dispatcher.store import Store, StoreError
@@ -40,6 +41,8 @@ class Settings:
     """Of endpoints that do not say."""
     retention: int = 30 * 86_400 * SECOND
     """For how long settled deliveries are kept, ns; 0: for ever."""
+    message: str = FULL
+    """What is sent, ``full`` or ``thin``."""
     stop_within_s: float = 7.0
     """For how long attempts may end when the dispatcher stops."""
 
@@ -67,12 +70,15 @@ class Api:
         """Whether the dispatcher runs; False again once it is being stopped."""
         self.failure: StoreError | None = None
         """Why it could not start, or cannot go on."""
+        self.ending = asyncio.Event()
+        """Set when the dispatcher is about to stop: streams must end."""
         self.broken = asyncio.Event()
         """Set when the store is broken for good: the process must end."""
 
     def end_waiting(self) -> None:
         """Answer all who wait for events: the dispatcher is about to stop."""
         self.ready = False
+        self.ending.set()
         self.arrivals.tell_all()
 
     # ----------------------------------------------------------------- what a store tells

@@ -36,14 +36,18 @@ LONGEST_OBJECT_NAME = 200
 
 async def get_deliveries(api: Api, request: Request) -> Response:
     """Deliveries without their attempts, new ones first; ``next`` goes into ``after`` for the next page."""
-    query = read_query(request, DeliveriesQuery)
+    found, following = await listed(api, read_query(request, DeliveriesQuery))
+    return answer({"deliveries": [shown(api, each) for each in found], "next": following})
+
+
+async def listed(api: Api, query: DeliveriesQuery) -> tuple[list[Delivery], int | None]:
+    """A page of deliveries, and what goes into ``after`` for the next one."""
     states = tuple(_state(name) for name in query.state.split(",")) if query.state else ()
     chosen = Filter(
         states=states, endpoint=query.endpoint, type=query.type, after=query.after, limit=query.limit
     )
     found = await api.store.deliveries(chosen)
-    following = found[-1].number if len(found) == query.limit else None
-    return answer({"deliveries": [shown(api, each) for each in found], "next": following})
+    return found, found[-1].number if len(found) == query.limit else None
 
 
 def _state(name: str) -> int:
@@ -55,24 +59,34 @@ def _state(name: str) -> int:
 
 async def get_delivery(api: Api, request: Request) -> Response:
     """One delivery with its attempts."""
-    delivery = await _delivery(api, request)
+    delivery = await find(api, request.path_params["id"])
     return answer(shown(api, delivery) | {"log": [_attempt(each) for each in delivery.log]})
 
 
 async def resend_delivery(api: Api, request: Request) -> Response:
     """Let a settled delivery wait once more, due now; its attempts go on counting."""
-    delivery = await _delivery(api, request)
+    return answer(shown(api, await resend(api, request.path_params["id"])), 202)
+
+
+async def resend(api: Api, name: str) -> Delivery:
+    """See ``resend_delivery``."""
+    delivery = await find(api, name)
     if delivery.settled < 0:
         raise RefusedError(409, f"delivery {delivery.id} waits already; there is nothing to resend")
     await _endpoint_number(api, delivery)
     released = await api.store.resend([delivery.number], clock.now())
     await api.running.poke(released)
-    return answer(shown(api, await _delivery(api, request)), 202)
+    return await find(api, name)
 
 
 async def cancel_delivery(api: Api, request: Request) -> Response:
     """Drop a delivery that waits."""
-    delivery = await _delivery(api, request)
+    return answer(shown(api, await cancel(api, request.path_params["id"])))
+
+
+async def cancel(api: Api, name: str) -> Delivery:
+    """See ``cancel_delivery``."""
+    delivery = await find(api, name)
     number = await _endpoint_number(api, delivery)
     if api.running.in_flight(delivery.number):
         raise RefusedError(
@@ -81,11 +95,11 @@ async def cancel_delivery(api: Api, request: Request) -> Response:
     if not await api.store.cancel(delivery.number, policy.DROPPED, policy.BY_CANCELLING, clock.now()):
         raise RefusedError(409, f"delivery {delivery.id} is settled already")
     api.running.forget(number, delivery.number)
-    return answer(shown(api, await _delivery(api, request)))
+    return await find(api, name)
 
 
-async def _delivery(api: Api, request: Request) -> Delivery:
-    name = request.path_params["id"]
+async def find(api: Api, name: str) -> Delivery:
+    """A delivery with its attempts."""
     found = await api.store.delivery(name)
     if found is None:
         raise missing("delivery", name)

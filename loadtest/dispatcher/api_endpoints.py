@@ -50,21 +50,24 @@ POLLING_POLICY = '{"schedule":["0s"]}'
 
 async def post_endpoint(api: Api, request: Request) -> Response:
     """Register an endpoint. Its secret is shown here and after a rotation, and never again."""
-    body = await read_model(request, EndpointBody, api.settings.most_body)
+    endpoint = await create(api, await read_model(request, EndpointBody, api.settings.most_body))
+    return answer(shown(endpoint) | {"secret": endpoint.secret}, 201)
+
+
+async def create(api: Api, body: EndpointBody) -> Endpoint:
+    """See ``post_endpoint``."""
     now = clock.now()
-    secret = body.secret or message.new_secret()
     blank = Endpoint(
         id=body.id or str(uuid.uuid4()),
         url="",
         types=("*",),
         policy=POLLING_POLICY,
-        secret=secret,
+        secret=body.secret or message.new_secret(),
         ordering=api.settings.ordering,
         created=now,
         changed=now,
     )
-    endpoint = await _put(api, _checked(api, _with(api, blank, body), body))
-    return answer(shown(endpoint) | {"secret": secret}, 201)
+    return await _put(api, _checked(api, _with(api, blank, body), body))
 
 
 async def get_endpoints(api: Api, request: Request) -> Response:
@@ -79,37 +82,57 @@ async def get_endpoints(api: Api, request: Request) -> Response:
 
 async def get_endpoint(api: Api, request: Request) -> Response:
     """One endpoint."""
-    return answer(shown(await _cached(api, request)))
+    return answer(shown(await find(api, request.path_params["id"])))
 
 
 async def patch_endpoint(api: Api, request: Request) -> Response:
     """Change what is given; it applies from the next due time."""
     patch = await read_model(request, EndpointPatch, api.settings.most_body)
+    return answer(shown(await change(api, request.path_params["id"], patch)))
 
-    async def change(endpoint: Endpoint) -> Endpoint:
+
+async def change(api: Api, name: str, patch: EndpointPatch) -> Endpoint:
+    """See ``patch_endpoint``."""
+
+    async def patched(endpoint: Endpoint) -> Endpoint:
         return _checked(api, _with(api, endpoint, patch), patch)
 
-    return answer(shown(await _changed(api, request, change)))
+    return await _changed(api, name, patched)
 
 
 async def delete_endpoint(api: Api, request: Request) -> Response:
     """Remove an endpoint and drop what waits for it."""
+    await remove(api, request.path_params["id"])
+    return nothing()
+
+
+async def remove(api: Api, name: str) -> None:
+    """See ``delete_endpoint``."""
     async with api.changing:
-        endpoint = await _fresh(api, request)
+        endpoint = await _fresh(api, name)
         await api.store.remove_endpoint(endpoint.number)
         await _told(api)
         await api.running.drop(endpoint.number, policy.DROPPED, policy.BY_DISABLING)
-    return nothing()
 
 
 async def pause_endpoint(api: Api, request: Request) -> Response:
     """Send nothing more until it is resumed; what comes meanwhile waits."""
-    return answer(shown(await _changed(api, request, _status(PAUSED, "paused by request"))))
+    return answer(shown(await pause(api, request.path_params["id"])))
+
+
+async def pause(api: Api, name: str) -> Endpoint:
+    """See ``pause_endpoint``."""
+    return await _changed(api, name, _status(PAUSED, "paused by request"))
 
 
 async def resume_endpoint(api: Api, request: Request) -> Response:
     """Send again, whether it was paused or disabled."""
-    return answer(shown(await _changed(api, request, _status(ENABLED, ""))))
+    return answer(shown(await resume(api, request.path_params["id"])))
+
+
+async def resume(api: Api, name: str) -> Endpoint:
+    """See ``resume_endpoint``."""
+    return await _changed(api, name, _status(ENABLED, ""))
 
 
 def _status(status: str, reason: str) -> Callable[[Endpoint], Awaitable[Endpoint]]:
@@ -122,19 +145,31 @@ def _status(status: str, reason: str) -> Callable[[Endpoint], Awaitable[Endpoint
 async def rotate_secret(api: Api, request: Request) -> Response:
     """Give it a new secret; for a while messages are signed with the old one too."""
     body = await read_model(request, RotateSecret, api.settings.most_body)
+    endpoint = await rotate(api, request.path_params["id"], body)
+    return answer(shown(endpoint) | {"secret": endpoint.secret})
+
+
+async def rotate(api: Api, name: str, body: RotateSecret) -> Endpoint:
+    """See ``rotate_secret``."""
     secret = body.secret or message.new_secret()
 
-    async def change(endpoint: Endpoint) -> Endpoint:
+    async def rotated(endpoint: Endpoint) -> Endpoint:
         _check_secret(secret, endpoint.signature)
         until = clock.now() + (OVERLAP if body.overlap is None else int(body.overlap))
         return replace(endpoint, secret=secret, old_secret=endpoint.secret, old_secret_until=until)
 
-    return answer(shown(await _changed(api, request, change)) | {"secret": secret})
+    return await _changed(api, name, rotated)
 
 
 async def check_endpoint(api: Api, request: Request) -> Response:
     """Send an event of type ``hooklab.test`` to this endpoint only."""
-    endpoint = await _cached(api, request)
+    event_id, name = await send_test(api, request.path_params["id"])
+    return answer({"id": event_id, "delivery_id": name}, 202)
+
+
+async def send_test(api: Api, name: str) -> tuple[str, str]:
+    """See ``check_endpoint``; the ids of the event and of its delivery."""
+    endpoint = await find(api, name)
     now = clock.now()
     event_id = f"test-{uuid.uuid4()}"
     row = NewEvent(
@@ -142,7 +177,7 @@ async def check_endpoint(api: Api, request: Request) -> Response:
         (api.running.fan_out(event_id, "", endpoint, now),),
     )  # fmt: skip
     take_in(api, [row], await api.store.add([row]))
-    return answer({"id": event_id, "delivery_id": delivery_id(event_id, endpoint.id)}, 202)
+    return event_id, delivery_id(event_id, endpoint.id)
 
 
 # --------------------------------------------------------------------------- replaying
@@ -151,14 +186,20 @@ async def check_endpoint(api: Api, request: Request) -> Response:
 async def replay_endpoint(api: Api, request: Request) -> Response:
     """Send the events created in [since, until) once more: those it never got, and those that are settled."""
     span = await read_model(request, Replay, api.settings.most_body)
+    added, resent = await replay(api, request.path_params["id"], span)
+    return answer({"added": added, "resent": resent}, 202)
+
+
+async def replay(api: Api, name: str, span: Replay) -> tuple[int, int]:
+    """See ``replay_endpoint``; how many deliveries are new, and how many are sent again."""
     if span.until <= span.since:
         raise unusable([Problem("until", None, "must be later than since")])
-    endpoint = await _cached(api, request)
+    endpoint = await find(api, name)
     after, added, resent = 0, 0, 0
     while True:
         events = await api.store.events_between(span.since, span.until, after, REPLAYED_AT_ONCE)
         if not events:
-            return answer({"added": added, "resent": resent}, 202)
+            return added, resent
         after = events[-1].number
         chosen = [e for e in events if matches(endpoint.types, e.type)]
         more, again = await _replay(api, endpoint, chosen)
@@ -185,26 +226,25 @@ async def _replay(api: Api, endpoint: Endpoint, events: list[Event]) -> tuple[in
 # --------------------------------------------------------------------------- reading and writing one
 
 
-async def _cached(api: Api, request: Request) -> Endpoint:
-    name = request.path_params["id"]
+async def find(api: Api, name: str) -> Endpoint:
+    """An endpoint as it is known here."""
     found = (await api.subscriptions.endpoints()).by_id.get(name)
     if found is None:
         raise missing("endpoint", name)
     return found
 
 
-async def _fresh(api: Api, request: Request) -> Endpoint:
+async def _fresh(api: Api, name: str) -> Endpoint:
     """As the store has it now: its health must not be written over with an old one."""
-    name = request.path_params["id"]
     for endpoint in await api.store.endpoints():
         if endpoint.id == name:
             return endpoint
     raise missing("endpoint", name)
 
 
-async def _changed(api: Api, request: Request, change: Callable[[Endpoint], Awaitable[Endpoint]]) -> Endpoint:
+async def _changed(api: Api, name: str, change: Callable[[Endpoint], Awaitable[Endpoint]]) -> Endpoint:
     async with api.changing:
-        endpoint = await change(await _fresh(api, request))
+        endpoint = await change(await _fresh(api, name))
         return await _put(api, replace(endpoint, changed=clock.now()))
 
 

@@ -19,11 +19,13 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from loadtest import clock
+from loadtest.dispatcher import panel
 from loadtest.dispatcher.access import Access
 from loadtest.dispatcher.answers import RefusedError
 from loadtest.dispatcher.api import Api
 from loadtest.dispatcher.api_routes import OPEN_PATHS, OPERATIONS, Operation, by_path
 from loadtest.dispatcher.openapi import document
+from loadtest.dispatcher.panel_pages import ROOT
 from loadtest.dispatcher.store import ConflictError, StoreError
 
 log = logging.getLogger(__name__)
@@ -43,9 +45,18 @@ def build(api: Api) -> Starlette:
             yield
 
     application = Starlette(
-        routes=[Route(path, Resource(api, operations)) for path, operations in by_path().items()],
+        routes=[
+            *(Route(path, Resource(api, operations)) for path, operations in by_path().items()),
+            *panel.routes(api),
+        ],
         middleware=[
-            Middleware(Access, token=api.settings.token, hosts=api.settings.hosts, open_paths=OPEN_PATHS)
+            Middleware(
+                Access,
+                token=api.settings.token,
+                hosts=api.settings.hosts,
+                open_paths={"/", *OPEN_PATHS},
+                own_door=ROOT,
+            )
         ],
         exception_handlers={HTTPException: _not_routed},
         lifespan=lifespan,

@@ -63,6 +63,16 @@ class MetricsPage:
         self._attempts[outcome].inc()
         self._latency.observe(latency_s)
 
+    def totals(self) -> Mapping[str, float]:
+        """``events`` stored, ``attempts`` and those of them that were ``failed``, by this process since it started."""
+        attempts = {name: _value(counter) for name, counter in self._attempts.items()}
+        total = sum(attempts.values())
+        return {
+            "events": _value(self.stored),
+            "attempts": total,
+            "failed": total - attempts["delivered"],
+        }
+
     def page(
         self,
         backlog: Mapping[int, int],
@@ -89,3 +99,13 @@ class MetricsPage:
         oldest = counts.get("oldest_due")
         self._oldest.set(0 if oldest is None else max(now - oldest, 0) / 1e9)
         return generate_latest(self._registry)
+
+
+def _value(counter: Counter) -> float:
+    """What a counter without labels of its own has come to."""
+    return next(
+        sample.value
+        for metric in counter.collect()
+        for sample in metric.samples
+        if sample.name.endswith("_total")
+    )
