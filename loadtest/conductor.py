@@ -17,6 +17,7 @@ import orjson
 
 from loadtest import clock
 from loadtest.arrange import Api, Receivers, arrange
+from loadtest.follow import Follower, Record
 from loadtest.load_shapes import factor, shaped
 from loadtest.posted import Posted, Row, posted
 from sim.errors import ScenarioError
@@ -85,6 +86,7 @@ class Conductor:
         self._workers: Sequence[str] = ()
         self._looked = 0.0
         self._file: BinaryIO | None = None
+        self._follower: Follower | None = None
 
     # ----------------------------------------------------------------- begin
 
@@ -100,6 +102,13 @@ class Conductor:
             arrange(self._model, self._api, receivers.urls())
             self.start_ns = clock.now() + round(LEAD_S * SECOND)
             receivers.start(self.start_ns)
+            self._follower = Follower(
+                self._model,
+                self.plan.dispatcher,
+                self.plan.receivers,
+                start_ns=self.start_ns,
+                token=self.plan.token,
+            )
         else:
             self.start_ns = clock.now() + round(LEAD_S * SECOND)
         self._workers = tuple(workers)
@@ -177,8 +186,24 @@ class Conductor:
                 self.fail(str(error))
         return self.settled or clock.now() > self.start_ns + self._model.end
 
+    def follow(self) -> list[Record]:
+        """What the dispatcher and the receivers have recorded since the last call, as far as it is known."""
+        if self._follower is None:
+            return []
+        try:
+            records = self._follower.step()
+            while self._follower.behind:
+                records += self._follower.step()
+        except ScenarioError as error:
+            log.warning("deliveries cannot be followed: %s", error)
+            self._follower = None
+            return []
+        return records
+
     def finish(self) -> Posted:
         """What was sent; the file is complete."""
+        if self._follower is not None:
+            self._follower.close()
         if self._file is not None:
             self._file.close()
             self._file = None

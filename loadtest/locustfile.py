@@ -19,13 +19,16 @@ from locust.env import Environment
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from loadtest.conductor import BEGIN, SENT, Conductor, Plan
+from loadtest.follow import Processed, Record, Settled
 from loadtest.generator import Sent as Request
 from loadtest.part import Part
 from loadtest.posted import too_late
 from loadtest.shapes import UntilSettled
 from sim.errors import ScenarioError
+from sim.metrics import LOST
 
 DEFAULT_HOST = "http://127.0.0.1:8080"
+FOLLOW_EVERY_S = 0.5
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 """Exit codes: what was planned was sent in time, it was not, or it could not begin."""
 
@@ -34,6 +37,10 @@ log = logging.getLogger(__name__)
 
 class RequestFailedError(Exception):
     """The dispatcher has not taken a request."""
+
+
+class DeliveryLostError(Exception):
+    """A delivery has ended and was not delivered."""
 
 
 class Here:
@@ -141,6 +148,41 @@ def _start(environment: Environment, **_: object) -> None:
             gevent.spawn(runner.send_message, BEGIN, message)
         else:
             runner.send_message(BEGIN, message, worker)
+    gevent.spawn(_follow, environment, conductor)
+
+
+def _follow(environment: Environment, conductor: Conductor) -> None:
+    """Show deliveries beside the requests, as they come, until the test is over."""
+    while Here.conductor is conductor:
+        _show(environment, conductor.follow())
+        gevent.sleep(FOLLOW_EVERY_S)
+
+
+def _show(environment: Environment, records: list[Record]) -> None:
+    for record in records:
+        group = record.endpoint.rpartition(":")[0]
+        if isinstance(record, Processed):
+            if not record.duplicate:
+                _fire(environment, "DELIVERY", group, record.latency / 1e6)
+            if record.duplicate:
+                _fire(environment, "DUPLICATE", group, record.latency / 1e6)
+            if record.late:
+                _fire(environment, "LATE", group, record.latency / 1e6)
+        elif isinstance(record, Settled) and record.state in LOST:
+            _fire(environment, "LOST", group, None, DeliveryLostError(record.state))
+
+
+def _fire(
+    environment: Environment, kind: str, name: str, milliseconds: float | None, error: Exception | None = None
+) -> None:
+    environment.events.request.fire(  # type: ignore[no-untyped-call]
+        request_type=kind,
+        name=name,
+        response_time=milliseconds,
+        response_length=0,
+        exception=error,
+        context={},
+    )
 
 
 def _heard(environment: Environment, msg: Any, **_: object) -> None:
@@ -165,6 +207,7 @@ def _stop(environment: Environment, **_: object) -> None:
         return
     if not conductor.over():
         conductor.fail("stopped before all was sent and settled")
+    _show(environment, conductor.follow())
     figures = conductor.finish().metrics
     why = conductor.failure or too_late(figures)
     if figures["requests"]:
@@ -187,14 +230,9 @@ def _begin_part(environment: Environment, msg: Any, **_: object) -> None:
     assert runner is not None
 
     def fire(sent: Request) -> None:
-        environment.events.request.fire(  # type: ignore[no-untyped-call]
-            request_type=sent.post.method,
-            name=sent.post.path if sent.post.ids else "/objects",
-            response_time=sent.latency_s * 1000,
-            response_length=0,
-            exception=RequestFailedError(f"{sent.status} {sent.error}") if sent.failed else None,
-            context={},
-        )
+        error = RequestFailedError(f"{sent.status} {sent.error}") if sent.failed else None
+        name = sent.post.path if sent.post.ids else "/objects"
+        _fire(environment, sent.post.method, name, sent.latency_s * 1000, error)
 
     part = Part(
         msg.data,

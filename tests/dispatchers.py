@@ -15,12 +15,12 @@ import time
 import urllib.error
 import urllib.request
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PROGRAM = "import sys; from loadtest.cli import main; sys.exit(main())"
+COMMAND = [sys.executable, "-c", "import sys; from loadtest.cli import main; sys.exit(main())"]
 PATIENCE_S = 30.0
 
 
@@ -82,7 +82,7 @@ class Dispatcher:
         *options: str,
         token: str | None = None,
         listen: str = "127.0.0.1:0",
-        program: str = PROGRAM,
+        command: Sequence[str] | None = None,
     ) -> None:
         self.token = token
         environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -94,9 +94,7 @@ class Dispatcher:
         self.listening = threading.Event()
         self.process = subprocess.Popen(
             [
-                sys.executable,
-                "-c",
-                program,
+                *(command or COMMAND),
                 "serve",
                 "--listen",
                 listen,

@@ -320,7 +320,7 @@ sys.exit(main())
 
 def test_a_process_whose_writer_died_refuses_and_ends(tmp_path: Path) -> None:
     """The event that met the death is answered with an error, and the process ends by itself, and says why."""
-    served = Dispatcher(f"sqlite:{tmp_path / 'store.db'}", program=DYING).ready()
+    served = Dispatcher(f"sqlite:{tmp_path / 'store.db'}", command=[sys.executable, "-c", DYING]).ready()
     try:
         status, _ = served.call("POST", "/events", {"type": "t", "key": "k", "data": 1})
         assert status == 503
