@@ -26,6 +26,8 @@ from sim.policy import SECOND
 
 BEGIN, SENT = "hooklab_begin", "hooklab_sent"
 """Messages to generators and from them."""
+START, POSTS, END = "start.json", "posts.ndjson", "end.json"
+"""Files of a run's folder: T0, a line for each request as it becomes known, and why the run failed, if it did."""
 LEAD_S = 2.0
 """From the master's word to T0: generators read the scenario meanwhile."""
 LOOK_EVERY_S = 0.5
@@ -96,14 +98,26 @@ class Conductor:
         Raises:
             ScenarioError: the scenario, the dispatcher or the receivers cannot be used.
         """
-        self._model = self.plan.model()
+        try:
+            self._model = self.plan.model()
+            self._prepare(self._model)
+        except ScenarioError as error:
+            self._note_end(str(error))
+            raise
+        self._workers = tuple(workers)
+        self._waiting_for = set(range(len(workers)))
+        log.info("seed %s; T0 in %g s", self._model.seed, LEAD_S)
+        return [(worker, self._message(index)) for index, worker in enumerate(workers)]
+
+    def _prepare(self, model: Model) -> None:
+        """Endpoints, T0, and who follows."""
         if self.plan.receivers:
             receivers = Receivers(self.plan.receivers)
-            arrange(self._model, self._api, receivers.urls())
+            arrange(model, self._api, receivers.urls())
             self.start_ns = clock.now() + round(LEAD_S * SECOND)
             receivers.start(self.start_ns)
             self._follower = Follower(
-                self._model,
+                model,
                 self.plan.dispatcher,
                 self.plan.receivers,
                 start_ns=self.start_ns,
@@ -111,13 +125,13 @@ class Conductor:
             )
         else:
             self.start_ns = clock.now() + round(LEAD_S * SECOND)
-        self._workers = tuple(workers)
-        self._waiting_for = set(range(len(workers)))
         if self.plan.folder is not None:
-            self._file = (self.plan.folder / "posts.ndjson").open("wb")
-            (self.plan.folder / "start.json").write_bytes(orjson.dumps({"start_ns": self.start_ns}))
-        log.info("seed %s; T0 in %g s", self._model.seed, LEAD_S)
-        return [(worker, self._message(index)) for index, worker in enumerate(workers)]
+            self._file = (self.plan.folder / POSTS).open("wb")
+            (self.plan.folder / START).write_bytes(orjson.dumps({"start_ns": self.start_ns}))
+
+    def _note_end(self, failure: str) -> None:
+        if self.plan.folder is not None:
+            (self.plan.folder / END).write_bytes(orjson.dumps({"failure": failure}))
 
     def _message(self, index: int) -> dict[str, Any]:
         plan = self.plan
@@ -207,6 +221,7 @@ class Conductor:
         if self._file is not None:
             self._file.close()
             self._file = None
+        self._note_end(self.failure)
         with suppress(Exception):
             self._api.close()
         return posted(self.rows)

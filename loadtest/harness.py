@@ -22,6 +22,7 @@ import orjson
 from loadtest import clock, posted, processes
 from loadtest.arrange import Api, endpoints, wait_ready
 from loadtest.collect import collect
+from loadtest.conductor import END, POSTS, START
 from loadtest.load_result import INTERRUPTED, LoadResult, Recorded
 from loadtest.processes import HOOKLAB, Child, Children
 from loadtest.trace_rows import PageReader, dispatcher_rows, receiver_rows
@@ -40,6 +41,8 @@ OVERTIME_S = 60.0
 LOOK_EVERY_S = 0.2
 USAGE_EVERY_S = 1.0
 LISTED = 1000
+REFUSED = 2
+"""Exit code of a Locust that could not begin."""
 LOCUSTFILE = Path(__file__).with_name("locustfile.py")
 
 Progress = Callable[[str, float | None], None]
@@ -219,7 +222,7 @@ class LoadTest:
 
     def _watch(self, locust: Child, folder: Path, children: Children) -> None:
         """Wait until Locust ends; a process that ends before it spoils the run."""
-        started, looked = folder / "start.json", 0.0
+        started, looked = folder / START, 0.0
         while locust.code is None:
             if not self.recorded.start_ns and started.exists():
                 self.recorded.start_ns = int(orjson.loads(started.read_bytes())["start_ns"])
@@ -237,10 +240,11 @@ class LoadTest:
                 self.recorded.usage += [(now, c.name, *processes.usage(c)) for c in children.all]
             self._tell(now)
             time.sleep(LOOK_EVERY_S)
-        if locust.code == 2:
-            raise ScenarioError(locust.told())
-        if not started.exists():
-            self._fail(locust.told())
+        ended = folder / END
+        failure = orjson.loads(ended.read_bytes())["failure"] if ended.exists() else locust.told()
+        if locust.code == REFUSED:
+            raise ScenarioError(failure)
+        self._fail(failure)
 
     def _now(self) -> float:
         """Seconds since T0; below 0 before it."""
@@ -251,6 +255,7 @@ class LoadTest:
         self.progress("sending" if share < 1 else "draining", min(max(share, 0.0), 1.0))
 
     def _fail(self, why: str) -> None:
+        """Note why the run is not a whole one, unless that is known; empty: it is."""
         self.recorded.failure = self.recorded.failure or why
 
     # ----------------------------------------------------------------- what they recorded
@@ -265,9 +270,9 @@ class LoadTest:
 
     def _read_files(self, folder: Path) -> None:
         recorded = self.recorded
-        if (path := folder / "start.json").exists():
+        if (path := folder / START).exists():
             recorded.start_ns = int(orjson.loads(path.read_bytes())["start_ns"])
-        if (path := folder / "posts.ndjson").exists():
+        if (path := folder / POSTS).exists():
             recorded.sent = posted.read(path)
         recorded.receivers = [_whole_lines(path) for path in sorted(folder.glob("receivers-*.ndjson"))]
         for pattern in ("*.log", "locust.html", "locust_*.csv"):

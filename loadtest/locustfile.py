@@ -136,13 +136,14 @@ def _start(environment: Environment, **_: object) -> None:
     if isinstance(runner, WorkerRunner) or runner is None:
         return
     try:
-        Here.conductor = conductor = Conductor(_plan(environment))
+        conductor = Conductor(_plan(environment))
         messages = conductor.begin(_workers(runner))
     except ScenarioError as error:
         environment.process_exit_code = BAD_INPUT
         log.error("%s", error)
         gevent.spawn(runner.quit)
         return
+    Here.conductor = conductor
     for worker, message in messages:
         if isinstance(runner, LocalRunner):
             gevent.spawn(runner.send_message, BEGIN, message)
