@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: help setup demo test test-long check format bench loadtest notebooks clean
+.PHONY: help setup demo test test-long check format bench loadtest agree soak notebooks clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -41,12 +41,21 @@ bench: setup ## benchmarks: ratios measured side by side in one run
 	$(BIN)/python tests/bench/startup.py
 	$(BIN)/python tests/bench/sweep.py
 	$(BIN)/python tests/bench/dispatcher.py
+	$(BIN)/python tests/bench/generator.py
 
-loadtest: setup ## load tests: not built yet
-	@echo 'The load-test harness is not part of this version; see CHANGELOG.md.' >&2; exit 1
+loadtest: setup ## the load test of .github/workflows/loadtest.yml, with its gates
+	$(BIN)/hooklab loadtest .github/loadtest-scenario.yaml --out .loadtest \
+		--gate 'lost_share==0' --gate 'delivery_latency_s_p99[endpoint=healthy]<2s' \
+		--gate 'within_share{30s}>=99.9%' --gate 'lateness_s_p99<250ms'
+
+agree: setup ## bundled scenarios simulated and run for real, side by side (ten minutes)
+	$(BIN)/python tests/bench/agreement.py
+
+soak: setup ## ten minutes of load at a steady rate: nothing lost, no memory that grows
+	$(BIN)/python -m tests.bench.soak
 
 notebooks: setup ## notebooks: not built yet
 	@echo 'The notebooks are not part of this version; see CHANGELOG.md.' >&2; exit 1
 
 clean: ## remove the environment and everything generated
-	rm -rf .venv .demo .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
+	rm -rf .venv .demo .loadtest .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info

@@ -28,7 +28,8 @@ from sim.errors import ScenarioError
 from sim.metrics import LOST
 
 DEFAULT_HOST = "http://127.0.0.1:8080"
-FOLLOW_EVERY_S = 0.5
+FOLLOW_EVERY_S = 1.0
+FOLLOWER_NICE = 10
 DONE, FAILED, BAD_INPUT = 0, 1, 2
 """Exit codes: what was planned was sent in time, it was not, or it could not begin."""
 
@@ -109,6 +110,8 @@ def _plan(environment: Environment) -> Plan:
 def _register(environment: Environment, runner: Any, **_: object) -> None:
     if isinstance(runner, WorkerRunner | LocalRunner):
         runner.register_message(BEGIN, _begin_part)
+    if isinstance(runner, MasterRunner) and hasattr(os, "nice"):
+        os.nice(FOLLOWER_NICE)  # what follows and shows must not make those late that send
     if isinstance(runner, MasterRunner | LocalRunner):
         runner.register_message(SENT, _heard)
         UntilSettled.users = lambda: _users(environment)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -362,3 +363,26 @@ def test_plain_locust_without_a_dispatcher_says_so(scenario: Path, places: dict[
     assert done.returncode == 2, done.stderr
     assert "http://127.0.0.1:1 cannot be reached" in done.stderr
     assert time.monotonic() - begun < TAKES_S / 2
+
+
+def test_the_workflow_of_the_repository_uses_options_that_there_are() -> None:
+    """What users copy works: the job's command is taken apart by the command line itself."""
+    workflow = yaml.safe_load((ROOT / ".github/workflows/loadtest.yml").read_text())
+    lines = " ".join(step.get("run", "") for step in workflow["jobs"]["loadtest"]["steps"])
+    used = {word.partition("=")[0] for word in lines.replace("\\\n", " ").split() if word.startswith("--")}
+    helped = subprocess.run(
+        [*COMMAND, "loadtest", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "COLUMNS": "200"},
+    )
+    assert {"--gate", "--junit", "--markdown", "--out"} <= used
+    assert {option for option in used if option not in helped.stdout} == set()
+
+
+def test_make_loadtest_judges_by_the_gates_of_the_workflow() -> None:
+    """One set of gates, wherever it is run."""
+    texts = ((ROOT / "Makefile").read_text(), (ROOT / ".github/workflows/loadtest.yml").read_text())
+    gates = [set(re.findall(r"--gate '([^']+)'", text)) for text in texts]
+    assert gates[0] == gates[1] != set()
