@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 JOBS ?= 2
 
-.PHONY: help setup demo test test-long check format bench loadtest agree soak notebooks clean
+.PHONY: help setup demo test test-long check format docs bench loadtest agree soak notebooks clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
@@ -35,6 +35,9 @@ format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+docs: setup ## render the docstrings of sim and loadtest into .docs/
+	$(BIN)/python -m pdoc -o .docs sim loadtest '!loadtest.locustfile' '!loadtest.shapes'
+
 bench: setup ## benchmarks: ratios measured side by side in one run
 	$(BIN)/python tests/bench/engines.py
 	$(BIN)/python tests/bench/scale.py
@@ -58,4 +61,4 @@ notebooks: setup ## notebooks: not built yet
 	@echo 'The notebooks are not part of this version; see CHANGELOG.md.' >&2; exit 1
 
 clean: ## remove the environment and everything generated
-	rm -rf .venv .demo .loadtest .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info
+	rm -rf .venv .demo .docs .loadtest .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info

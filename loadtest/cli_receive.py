@@ -67,6 +67,13 @@ def receive(
     check_signatures: Annotated[
         bool, typer.Option("--check-signatures", help="Answer 401 to a wrong signature; it is logged anyway.")
     ] = False,
+    inspect: Annotated[
+        bool,
+        typer.Option(
+            "--inspect",
+            help="Keep the latest requests and show them at / of the control port, with switches for faults.",
+        ),
+    ] = False,
     as_json: cli.AsJson = False,
 ) -> None:
     """Serve the receivers of a scenario over HTTP, with the luck that the simulator draws, until stopped."""
@@ -87,6 +94,7 @@ def receive(
         "dispatcher": dispatcher or "",
         "token": token,
         "check_signatures": check_signatures,
+        "inspect": inspect,
     }
     for text in _warnings(built, dispatcher is not None):
         cli.tell(f"warning: {text}")
@@ -133,7 +141,7 @@ async def _until_stopped(service: Service, endpoints_file: Path | None, as_json:
             cli.print_json(described)
             sys.stdout.flush()
         else:
-            _show(described)
+            _show(described, service.options.inspect)
     except BaseException:
         service.stop()
         raise
@@ -174,7 +182,7 @@ def _write_whole(path: Path, described: dict[str, Any]) -> None:
         raise ScenarioError(f"--endpoints-file {path} cannot be written: {error.strerror}") from None
 
 
-def _show(described: dict[str, Any]) -> None:
+def _show(described: dict[str, Any], inspect: bool) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -186,6 +194,8 @@ def _show(described: dict[str, Any]) -> None:
     for name in described["polling"]:
         table.add_row(name, "polls")
     table.add_row("(control)", described["control"])
+    if inspect:
+        table.add_row("(inspector)", f"{described['control']}/")
     Console(stderr=True).print(table)
     begins = described["start_ns"]
     cli.tell(

@@ -26,8 +26,8 @@ from loadtest.conductor import END, POSTS, START
 from loadtest.load_result import INTERRUPTED, LoadResult, Recorded
 from loadtest.processes import HOOKLAB, Child, Children
 from loadtest.trace_rows import PageReader, dispatcher_rows, receiver_rows
+from sim import jit, yamlio
 from sim import model as models
-from sim import yamlio
 from sim.errors import Problem, ScenarioError
 from sim.model import Model
 from sim.output import replays
@@ -124,6 +124,8 @@ class LoadTest:
     def run(self) -> LoadResult:
         """Run it, and judge nothing."""
         begun = time.monotonic()
+        self.progress("compiling (once)", None)
+        jit.prepare()  # in one process: Locust's would compile at once, and miss their heartbeats meanwhile
         with tempfile.TemporaryDirectory(prefix="hooklab-loadtest-", ignore_cleanup_errors=True) as made:
             folder = Path(made)
             with Children() as children:

@@ -24,6 +24,7 @@ from loadtest.generator import Sent as Request
 from loadtest.part import Part
 from loadtest.posted import too_late
 from loadtest.shapes import UntilSettled
+from sim import jit
 from sim.errors import ScenarioError
 from sim.metrics import LOST
 
@@ -34,6 +35,7 @@ DONE, FAILED, BAD_INPUT = 0, 1, 2
 """Exit codes: what was planned was sent in time, it was not, or it could not begin."""
 
 log = logging.getLogger(__name__)
+jit.prepare()  # before there are heartbeats to miss: the first time it compiles
 
 
 class RequestFailedError(Exception):

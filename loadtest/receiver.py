@@ -2,7 +2,8 @@
 
 What becomes of a request is decided once, when it is complete, by ``receiver_world``; from then on the service
 only waits until its time comes. Every endpoint has a port of its own, so that an outage can refuse connections.
-A control port tells how it stands, hands out the log, and starts the scenario's time.
+A control port tells how it stands, hands out the log, and starts the scenario's time; ``inspector`` shows there
+what arrived, if that is wanted.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs
 
 import orjson
@@ -27,12 +28,16 @@ from loadtest.receiver_http import Exchange, reply_of, reply_with
 from loadtest.receiver_log import ForgottenError, ReceiverLog
 from loadtest.receiver_port import Port
 from loadtest.receiver_signature import is_right
+from loadtest.receiver_switch import SCENARIO, Switch
 from loadtest.receiver_world import EndpointWorld, Request, end_of
 from sim import instant
 from sim.errors import ScenarioError
 from sim.model import Model
 from sim.policy import CONNECTION_REFUSED, NO_ANSWER, SECOND
 from sim.receiver import NEVER, Answer
+
+if TYPE_CHECKING:
+    from loadtest.inspector import Inspector
 
 T = TypeVar("T")
 
@@ -63,6 +68,8 @@ class Options:
     """Verifiers by endpoint."""
     check_signatures: bool = False
     """Whether a request with a wrong signature is answered 401."""
+    inspect: bool = False
+    """Whether requests are kept and shown, and faults can be switched by hand."""
 
 
 class Endpoint:
@@ -74,7 +81,8 @@ class Endpoint:
         self._target = self.path.encode()
         self._service = service
         self._verifier = service.options.secrets.get(world.name)
-        self.port = Port(service.options.host, number, self.handle, self._verifier is not None)
+        options = service.options
+        self.port = Port(options.host, number, self.handle, self._verifier is not None, options.inspect)
 
     @property
     def url(self) -> str:
@@ -86,21 +94,30 @@ class Endpoint:
         service = self._service
         problem = self._problem(exchange)
         if problem:
-            exchange.answer(reply_of(problem))
+            self._turn_away(exchange, problem)
             return
         if not service.started:
             service.early += 1
-            exchange.answer(reply_of(503))
+            self._turn_away(exchange, 503)
             return
         now = service.now
         request = self._request(exchange)
         if request is None:
-            exchange.answer(reply_of(400))
-        elif request.signed is False and service.options.check_signatures:
+            self._turn_away(exchange, 400)
+            return
+        if service.inspector is not None:
+            service.inspector.arrived(self.world, exchange, request, now)
+        if request.signed is False and service.options.check_signatures:
             self.world.reject(now, request, 401)
             exchange.answer(reply_of(401))
         else:
             self._conclude(exchange, self.world.receive(now, request), now)
+
+    def _turn_away(self, exchange: Exchange, status: int) -> None:
+        """Answer what the receiver never gets to see."""
+        if self._service.inspector is not None:
+            self._service.inspector.turned_away(self.world, exchange, status)
+        exchange.answer(reply_of(status))
 
     def _problem(self, exchange: Exchange) -> int:
         """Status for a request that is none of a webhook's; 0 if it is one."""
@@ -145,6 +162,13 @@ class Endpoint:
 
         return send
 
+    def listen_or_refuse(self) -> None:
+        """Do what is to be done now."""
+        if self.world.refusing(self._service.now):
+            self.port.refuse()
+        else:
+            self.port.listen()
+
     def follow_outages(self, _: object = None) -> None:
         """Listen or refuse as it is now and at every later change."""
         service = self._service
@@ -154,10 +178,7 @@ class Endpoint:
         def change(_: object = None) -> None:
             nonlocal position
             now = service.now
-            if self.world.refusing(now):
-                self.port.refuse()
-            else:
-                self.port.listen()
+            self.listen_or_refuse()
             while position < len(changes) and changes[position] <= now:
                 position += 1
             if position < len(changes) and changes[position] < NEVER - 1:
@@ -186,6 +207,9 @@ class Service:
         """The most by which an answer came late, ns."""
         self.start = options.start
         self.log = ReceiverLog(options.log)
+        self.switches = 0
+        """How often a fault was switched by hand: above 0 the figures are no longer those of the scenario."""
+        self.inspector = self._inspector()
         self._requests = 0
         index, of = options.part
         worlds = [EndpointWorld(model, i, self._emit) for i in range(index, len(model.members), of)]
@@ -219,6 +243,25 @@ class Service:
         assert self.start is not None
         self._time.call(self.start + time, instant.ENDPOINT, 0, function)
 
+    # ----------------------------------------------------------------- by hand
+
+    def _inspector(self) -> Inspector | None:
+        if not self.options.inspect:
+            return None
+        from loadtest.inspector import Inspector  # its templates are no matter of a load test
+
+        return Inspector(self)
+
+    def switch(self, endpoint: Endpoint, switch: Switch | None) -> None:
+        """Switch a fault of an endpoint by hand, from now on; None: as the scenario says. It is logged."""
+        now = self.now if self.start is not None else None
+        endpoint.world.switch = switch
+        self.switches += 1
+        said = str(switch) if switch is not None else SCENARIO
+        self._emit({"kind": "switch", "endpoint": endpoint.world.name, "switched_ns": now, "to": said})
+        if self.started:  # before T0 nobody is refused, and then all begin
+            endpoint.listen_or_refuse()
+
     # ----------------------------------------------------------------- life
 
     def open(self) -> None:
@@ -233,7 +276,8 @@ class Service:
         self._over = asyncio.Event()
         options = self.options
         self._control = self._bind(
-            partial(Port, options.host, options.control_port, self._handle), options.control_port
+            partial(Port, options.host, options.control_port, self._handle, wants_all=options.inspect),
+            options.control_port,
         )
         for i, world in enumerate(world for world in self._worlds if not world.poll_every):
             number = options.ports_from + i if options.ports_from else 0
@@ -338,6 +382,8 @@ class Service:
         self.log.add(record)
         if record["kind"] != "request":
             return
+        if self.inspector is not None:
+            self.inspector.ended(record)
         self._requests += 1
         if self._thin and self._api is not None and record["processed_ns"] is not None and self._is_open():
             self._spawn(self._api.fetch_data(record["delivery_id"]))
@@ -349,6 +395,9 @@ class Service:
 
     def _handle(self, exchange: Exchange) -> None:
         """A request to the control port."""
+        if self.inspector is not None and (reply := self.inspector.reply(exchange)) is not None:
+            exchange.answer(reply)
+            return
         path, query = exchange.path_and_query()
         routes = {
             ("GET", "/healthz"): self._health,
@@ -371,6 +420,7 @@ class Service:
             "early": self.early,
             "log_lines": self.log.count,
             "answer_lag_s_max": self.lag / 1e9,
+            "switches": self.switches,
         }
         if self._api is not None:
             calls = self._api.calls

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import cache
 from http import HTTPStatus
 from typing import cast
@@ -35,7 +35,7 @@ class Exchange:
         self.method = b""
         self.target = b""
         self.headers: dict[bytes, bytes] = {}
-        """Those of a webhook, in lower case."""
+        """Those of a webhook, in lower case; all, where connections keep them."""
         self.body: list[bytes] | None = [] if connection.wants_body else None
         self.keep_alive = True
 
@@ -78,10 +78,14 @@ class Connection(asyncio.Protocol):
         handle: takes each request once it is complete.
         open_ones: the set of connections of this port, which this one enters and leaves.
         wants_body: whether bodies are kept; they are only counted otherwise.
+        wants_all: whether all headers and bodies are kept.
     """
 
-    def __init__(self, handle: Handle, open_ones: set[Connection], wants_body: bool = False) -> None:
-        self.wants_body = wants_body
+    def __init__(
+        self, handle: Handle, open_ones: set[Connection], wants_body: bool = False, wants_all: bool = False
+    ) -> None:
+        self.wants_body = wants_body or wants_all
+        self._wants_all = wants_all
         self._handle = handle
         self._open_ones = open_ones
         self._parser = httptools.HttpRequestParser(self)
@@ -152,7 +156,11 @@ class Connection(asyncio.Protocol):
         name = name.lower()
         if name.startswith(_KEPT):
             self._current.headers[name] = value
-        elif name == b"expect" and value.lower() == b"100-continue" and not self._pending:
+            return
+        if self._wants_all:
+            before = self._current.headers.get(name)
+            self._current.headers[name] = value if before is None else b", ".join((before, value))
+        if name == b"expect" and value.lower() == b"100-continue" and not self._pending:
             self._write(b"HTTP/1.1 100 Continue\r\n\r\n")
         elif name == b"content-length" and value.isdigit() and int(value[:20]) > MOST_BODY:
             self._fail(HTTPStatus.REQUEST_ENTITY_TOO_LARGE)
@@ -247,8 +255,11 @@ def reply_of(status: int, retry_after_s: int = -1, closes: bool = False) -> byte
     return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-def reply_with(status: int, body: bytes, kind: str = "application/json") -> bytes:
-    """The bytes of an answer with a body."""
+def reply_with(
+    status: int, body: bytes, kind: str = "application/json", headers: Mapping[str, str] | None = None
+) -> bytes:
+    """The bytes of an answer with a body, and with more headers."""
     lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}", f"content-type: {kind}"]
+    lines += [f"{name}: {value}" for name, value in (headers or {}).items()]
     head = "\r\n".join([*lines, f"content-length: {len(body)}", "", ""])
     return head.encode("ascii") + body

@@ -21,16 +21,20 @@ class Port:
         number: 0: any free one.
         handle: takes the requests.
         wants_body: whether requests keep their bodies.
+        wants_all: whether they keep all their headers, too.
 
     Raises:
         OSError: it cannot be bound; also by ``listen``.
     """
 
-    def __init__(self, host: str, number: int, handle: Handle, wants_body: bool = False) -> None:
+    def __init__(
+        self, host: str, number: int, handle: Handle, wants_body: bool = False, wants_all: bool = False
+    ) -> None:
         self.connections: set[Connection] = set()
         self._host = host
         self._handle = handle
         self._wants_body = wants_body
+        self._wants_all = wants_all
         self._listens = False
         self._coming: set[asyncio.Task[object]] = set()
         self._socket = self._bound(number)
@@ -105,4 +109,4 @@ class Port:
                 accepted.close()
 
     def _connection(self) -> Connection:
-        return Connection(self._handle, self.connections, self._wants_body)
+        return Connection(self._handle, self.connections, self._wants_body, self._wants_all)

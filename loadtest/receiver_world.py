@@ -11,6 +11,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
+from loadtest.receiver_switch import Switch
 from sim import dice, receiver
 from sim.model import Model
 from sim.receiver import NEVER, Answer
@@ -49,6 +50,8 @@ class EndpointWorld:
         member = model.members[index]
         self.name = member.name
         self.index = index
+        self.switch: Switch | None = None
+        """What somebody has switched by hand; None: it is as the scenario says."""
         self.poll_every = member.poll_every
         self.poll_phase = member.poll_phase
         self._word = member.word
@@ -70,8 +73,19 @@ class EndpointWorld:
     def receive(self, now: int, request: Request) -> Answer:
         """Take a request; calls come in order of ``now``, ns since T0. Times of the answer are ns since T0."""
         self.advance(now)
+        if self.switch is None:
+            answer = self._decide(now, request)
+        else:
+            answer = self.switch.answer(now, lambda: self._decide(now, request))
+        self._arrived += 1
+        heappush(self._works, (end_of(answer, now), self._arrived, request, now, answer))
+        self.advance(now)
+        return answer
+
+    def _decide(self, now: int, request: Request) -> Answer:
+        """What the scenario says."""
         event = dice.delivery_words(request.delivery_id)[0]
-        answer = receiver.receive(
+        return receiver.receive(
             self._spec,
             self._outages,
             *self._books,
@@ -81,10 +95,6 @@ class EndpointWorld:
             self._word,
             request.attempt_number,
         )
-        self._arrived += 1
-        heappush(self._works, (end_of(answer, now), self._arrived, request, now, answer))
-        self.advance(now)
-        return answer
 
     def advance(self, now: int) -> None:
         """Bring to their end the requests whose time has come, in its order, and emit their records."""
@@ -110,10 +120,14 @@ class EndpointWorld:
         return not receiver.any_outage(self._spec, self._outages, now)
 
     def refusing(self, now: int) -> bool:
-        """Whether an outage makes it refuse connections: the first outage of the list that is on refuses.
+        """Whether it refuses connections: a switch says so, or the first outage of the list that is on.
 
         A fault of single requests before it in the list is passed over: a closed port cannot see requests.
         """
+        scenario = self._outage_refuses(now)
+        return scenario if self.switch is None else self.switch.refuses(scenario)
+
+    def _outage_refuses(self, now: int) -> bool:
         for fault, kind in enumerate(self._spec.fault_kind):
             if kind in OUTAGES and receiver.out(self._outages, fault, now):
                 return kind == receiver.REFUSE

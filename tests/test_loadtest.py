@@ -170,7 +170,7 @@ def sending(places: dict[str, str]) -> None:
     until(lambda: [p for p in folder.glob("hooklab-*/posts.ndjson") if p.stat().st_size], bool)
 
 
-@pytest.mark.parametrize("victim", ["receive", "serve"])
+@pytest.mark.parametrize("victim", ["receive", pytest.param("serve", marks=pytest.mark.long)])
 def test_a_process_that_dies_ends_the_run_and_what_came_is_kept(
     scenario: Path, places: dict[str, str], tmp_path: Path, victim: str
 ) -> None:
@@ -201,7 +201,7 @@ def test_a_process_that_dies_ends_the_run_and_what_came_is_kept(
     assert "Traceback" not in told
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.long)])
 def test_a_run_that_is_stopped_keeps_what_came(
     scenario: Path, places: dict[str, str], tmp_path: Path, number: int
 ) -> None:
@@ -267,6 +267,7 @@ def test_bad_input_is_refused_in_words(
     assert "Traceback" not in err
 
 
+@pytest.mark.long
 def test_a_store_that_is_not_empty_is_refused(scenario: Path, places: dict[str, str], tmp_path: Path) -> None:
     """Events that the dispatcher has seen would be no new ones."""
     store = f"sqlite:{tmp_path / 'kept.db'}"

@@ -16,7 +16,6 @@ from sim.blocks_dispatcher import matches
 from sim.errors import ScenarioError
 
 T0 = 1_800_000_000_000_000_000
-SMALL = {"horizon": "20m", "drain": "0s"}
 ROUTED = {
     "horizon": "60s",
     "producers": {
@@ -37,7 +36,7 @@ def small(name: str) -> sim.Scenario:
     """A bundled scenario of which little is run."""
     loaded = sim.load(name)
     warmup = ["warmup=0s"] if loaded.warmup else []
-    return loaded.with_overrides(["horizon=20m", "drain=1s", *warmup])
+    return loaded.with_overrides(["horizon=3m", "drain=1s", *warmup])
 
 
 def reached(scenario: sim.Scenario) -> set[tuple[str, str]]:

@@ -107,3 +107,12 @@ def test_later_examples_print_what_readme_shows(shop: Path, block: int) -> None:
     printed = iter(line.rstrip() for line in done.stdout.splitlines())
     for line in shown:
         assert line == "…" or line.rstrip() in printed, line
+
+
+def test_russian_page_shows_the_same_example() -> None:
+    """The file and its output are those of README, to the letter, and each page links to the other."""
+    russian = (Path(__file__).resolve().parent.parent / "README.ru.md").read_text(encoding="utf-8")
+    for block in (blocks("yaml")[0], blocks("console")[0]):
+        assert block in russian
+    assert "(README.md)" in russian
+    assert "(README.ru.md)" in README
