@@ -57,8 +57,8 @@ agree: setup ## bundled scenarios simulated and run for real, side by side (ten 
 soak: setup ## ten minutes of load at a steady rate: nothing lost, no memory that grows
 	$(BIN)/python -m tests.bench.soak
 
-notebooks: setup ## notebooks: not built yet
-	@echo 'The notebooks are not part of this version; see CHANGELOG.md.' >&2; exit 1
+notebooks: setup ## run the notebooks in full and store their outputs (ten minutes on two cores)
+	$(BIN)/python tests/run_notebooks.py
 
 clean: ## remove the environment and everything generated
 	rm -rf .venv .demo .docs .loadtest .pytest_cache .ruff_cache .mypy_cache .hypothesis build *.egg-info

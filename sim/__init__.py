@@ -63,6 +63,14 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
-    if name in ("beside", "contention", "metrics", "plots", "theory"):  # modules a notebook reaches for
+    if name in (
+        "beside",
+        "contention",
+        "holdout",
+        "metrics",
+        "notebook",
+        "plots",
+        "theory",
+    ):  # modules a notebook reaches for
         return import_module(f"sim.{name}")
     raise AttributeError(f"module 'sim' has no attribute {name!r}")

@@ -37,6 +37,38 @@ _POLICIES: Mapping[str, Mapping[str, Any]] = {
     },
 }
 
+_PUBLISHED: Mapping[int, Mapping[str, tuple[float, float]]] = {
+    10: {
+        "at once": (0.38293, 51.22),
+        "none": (3.52544, 50.93),
+        "full": (0.46334, 39.07),
+        "equal": (0.72711, 42.52),
+        "decorrelated": (0.4394, 37.95),
+    },
+    20: {
+        "at once": (0.60371, 152.83),
+        "none": (14.34135, 149.32),
+        "full": (1.01271, 100.15),
+        "equal": (1.61765, 108.16),
+        "decorrelated": (0.81992, 101.26),
+    },
+    50: {
+        "at once": (1.13839, 689.75),
+        "none": (36.43233, 624.43),
+        "full": (2.83987, 332.75),
+        "equal": (4.25458, 347.23),
+        "decorrelated": (2.2264, 374.9),
+    },
+    100: {
+        "at once": (2.02737, 2421.42),
+        "none": (63.48829, 1855.69),
+        "full": (4.90627, 796.65),
+        "equal": (6.57623, 812.03),
+        "decorrelated": (4.64116, 1004.51),
+    },
+}
+"""Mean time, s, and mean calls of 400 runs of the program published with the article, aws-arch-backoff-simulator."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Contention:
@@ -113,6 +145,14 @@ def contests(clients: Iterable[int] = (10, 20, 50), runs: int = 100, seed: int =
                 row |= {f"{column}_mean": values.mean(), f"{column}_sd": values.std()}
             rows.append(row)
     return pd.DataFrame(rows)
+
+
+def published() -> pd.DataFrame:
+    """Means of 400 runs of the program published with the article: jitter, clients, time_s_mean, calls_mean."""
+    import pandas as pd
+
+    rows = [(name, clients, *means) for clients, own in _PUBLISHED.items() for name, means in own.items()]
+    return pd.DataFrame(rows, columns=["jitter", "clients", "time_s_mean", "calls_mean"])
 
 
 def _message(seed: int, client: int, attempt: int, leg: int) -> int:

@@ -14,8 +14,19 @@ import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
 
 from sim.metrics import LOST
+from sim.plots_beside import beside, points, together
 from sim.plots_curve import curve, goodput_by_load, plan_curve
 from sim.plots_policy import pareto, timelines, trade_off, trade_off_panels
+from sim.plots_rows import (
+    contention,
+    held_out,
+    held_out_panels,
+    load_over_time,
+    policy_page,
+    reach,
+    reaches,
+    variants,
+)
 from sim.plots_style import (
     LINES,
     TEXT,
@@ -27,6 +38,7 @@ from sim.plots_style import (
     png,
     save,
     say,
+    side_by_side,
     svg,
     thinned,
     time_ticks,
@@ -41,21 +53,33 @@ if TYPE_CHECKING:
 __all__ = [
     "Picture",
     "backlog",
+    "beside",
+    "contention",
     "curve",
     "goodput_by_load",
+    "held_out",
+    "held_out_panels",
     "latency_cdf",
     "latency_tail",
+    "load_over_time",
     "overview",
     "pareto",
     "plan_curve",
     "png",
+    "points",
+    "policy_page",
     "queues",
     "rates",
+    "reach",
+    "reaches",
     "save",
+    "side_by_side",
     "svg",
     "timelines",
+    "together",
     "trade_off",
     "trade_off_panels",
+    "variants",
 ]
 
 TIERS = 6

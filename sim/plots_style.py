@@ -128,6 +128,11 @@ def axes(ax: Axes | None, size: tuple[float, float] = SIZE) -> Axes:
     return Picture(figsize=size, layout="constrained").subplots()
 
 
+def side_by_side(count: int, size: tuple[float, float] = (15.0, 5.4)) -> list[Axes]:
+    """Axes of so many panels of one new ``Picture``, from left to right."""
+    return list(Picture(figsize=size, layout="constrained").subplots(1, count, squeeze=False)[0])
+
+
 def dress(ax: Axes, title: str, x: str, y: str) -> None:
     """Title, labels of the axes and a grid."""
     ax.set_title(title, fontsize=TITLE, loc="left", parse_math=False)

@@ -34,6 +34,7 @@ from sim.theory_order import (
     polling,
     thin_payload_miss,
 )
+from sim.theory_reach import outlasting_share
 from sim.theory_schedule import (
     Floats,
     FluidDrain,
@@ -108,6 +109,7 @@ __all__ = [
     "ordering_poisson",
     "outage_attempt_rate",
     "outage_ctmc",
+    "outlasting_share",
     "pair_inversion",
     "pair_inversion_inf",
     "polling",
