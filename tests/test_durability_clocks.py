@@ -91,7 +91,9 @@ sys.exit(main())
 """The command, whose wall clock is set by so many ns on a signal."""
 
 
-@pytest.mark.parametrize("shift", [-HOUR, HOUR], ids=["back", "forward"])
+@pytest.mark.parametrize(
+    "shift", [pytest.param(-HOUR, id="back"), pytest.param(HOUR, id="forward", marks=pytest.mark.long)]
+)
 def test_setting_the_clock_changes_no_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shift: int
 ) -> None:

@@ -313,7 +313,12 @@ def served(scenario: Path, places: dict[str, str], tmp_path: Path) -> Iterator[t
 
 
 @pytest.mark.parametrize(
-    "words", [(), ("--processes", "2"), ("--closed-loop", "4")], ids=["one", "two", "closed"]
+    "words",
+    [
+        pytest.param((), id="one"),
+        pytest.param(("--processes", "2"), id="two", marks=pytest.mark.long),
+        pytest.param(("--closed-loop", "4"), id="closed", marks=pytest.mark.long),
+    ],
 )
 def test_plain_locust_runs_a_scenario(
     scenario: Path, places: dict[str, str], served: tuple[str, str], words: tuple[str, ...]
