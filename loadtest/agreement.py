@@ -32,7 +32,6 @@ from sim.trace import Trace
 __all__ = [
     "Agreement",
     "Compared",
-    "Conduct",
     "Difference",
     "Evidence",
     "Fates",
@@ -46,43 +45,6 @@ ALPHA = 0.01
 """Level at which Kolmogorov and Smirnov's test is said to tell two distributions apart."""
 MOST_LISTED = 20
 """Deliveries that JSON lists of each kind."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Conduct:
-    """How the real run went, as whoever ran it saw it: what makes it invalid."""
-
-    crashes: int = 0
-    """Processes that died, or were killed, during the run."""
-    repeated_attempts: int = 0
-    """Attempts that receivers saw twice: the sender crashed between sending and storing."""
-    resends: int = 0
-    """Deliveries resent by hand, whose attempts the scenario knows nothing of."""
-    missing_events: int = 0
-    """Events that the generator did not get accepted."""
-    generator_lag_s_p99: float = 0.0
-    """How long after its time an event was posted, 99th percentile, s."""
-    most_lag_s: float = 0.05
-    """The largest lag at which a run is valid, s."""
-    other: tuple[str, ...] = ()
-    """Anything else that makes the run invalid, in words."""
-
-    def problems(self) -> Iterator[str]:
-        """What makes the run invalid."""
-        if self.crashes:
-            yield f"{self.crashes:,} processes died during the run"
-        if self.repeated_attempts:
-            yield f"receivers saw {self.repeated_attempts:,} attempts twice"
-        if self.resends:
-            yield f"{self.resends:,} deliveries were resent by hand"
-        if self.missing_events:
-            yield f"{self.missing_events:,} events were not accepted"
-        if not self.generator_lag_s_p99 <= self.most_lag_s:
-            yield (
-                f"events were posted late: 99th percentile {self.generator_lag_s_p99 * 1000:.3g} ms, at most "
-                f"{self.most_lag_s * 1000:.3g} ms are allowed; take a lower rate or a larger machine"
-            )
-        yield from self.other
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,13 +130,14 @@ def compare(
     real: Trace,
     model: Model,
     *,
-    conduct: Conduct | None = None,
+    invalid: Sequence[str] = (),
     slowed: Trace | None = None,
     runs: Sequence[Trace] | None = None,
     tolerances: Tolerances | None = None,
 ) -> Agreement:
     """Compare a real run of a model with its simulation.
 
+    ``invalid``: why the real run must not be believed, as whoever ran it saw it (``LoadResult.invalid``).
     ``slowed``: the simulation ``with_overhead``; ``runs``: further simulated runs, for where timing decides fates
     (``agreement_luck.same_luck`` or ``other_luck``). Both are simulated here if they are not given.
     """
@@ -196,7 +159,7 @@ def compare(
         scenario=model.scenario.name,
         seed=model.seed,
         timing_reasons=reasons,
-        invalid=(*_broken(simulated, real, model), *(conduct or Conduct()).problems()),
+        invalid=(*_broken(simulated, real, model), *invalid),
         fates=fates,
         luck=luck,
         figures=compare_figures(sides, tolerances, fates, luck),

@@ -6,67 +6,14 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import orjson
-import urllib3
-
 from loadtest import offered
+from loadtest.api_client import ApiClient
 from sim.errors import ScenarioError
 from sim.fields import format_duration
 from sim.model import Member, Model
 
 MOST_SUBSCRIPTIONS = 1000
 """Patterns of types that the dispatcher takes for one endpoint."""
-CALL_TIMEOUT_S = 30.0
-NO_RETRIES = urllib3.Retry(0, redirect=0)
-
-
-class Api:
-    """A JSON API: the dispatcher's, or the control port of receivers.
-
-    Args:
-        url: such as ``http://127.0.0.1:8080``.
-        token: bearer token; empty: none.
-    """
-
-    def __init__(self, url: str, token: str = "") -> None:
-        self.url = url.rstrip("/")
-        self.token = token
-        self._pool = urllib3.PoolManager(retries=NO_RETRIES, timeout=CALL_TIMEOUT_S)
-
-    def call(self, method: str, path: str, body: object = None, good: Sequence[int] = (200,)) -> Any:
-        """The JSON that a request is answered with.
-
-        Raises:
-            ScenarioError: nobody answers, or with another status than the good ones.
-        """
-        headers = {"content-type": "application/json"}
-        if self.token:
-            headers["authorization"] = f"Bearer {self.token}"
-        data = None if body is None else orjson.dumps(body)
-        try:
-            answer = self._pool.request(method, self.url + path, body=data, headers=headers)
-        except (urllib3.exceptions.HTTPError, ValueError) as error:
-            raise ScenarioError(f"{self.url} cannot be reached: {_reason(error)}") from None
-        if answer.status not in good:
-            raise ScenarioError(
-                f"{method} {self.url}{path} was answered {answer.status}: {_text(answer.data)}"
-            )
-        return orjson.loads(answer.data) if answer.data else None
-
-    def close(self) -> None:
-        """Close its connections."""
-        self._pool.clear()
-
-
-def _reason(error: Exception) -> str:
-    return str(getattr(error, "reason", None) or error)
-
-
-def _text(body: bytes) -> str:
-    try:
-        return str(orjson.loads(body)["error"])
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        return body[:300].decode("utf-8", "replace")
 
 
 def endpoints(model: Model, urls: Mapping[str, str]) -> list[dict[str, Any]]:
@@ -115,7 +62,7 @@ class Receivers:
     """
 
     def __init__(self, controls: Sequence[str]) -> None:
-        self.controls = [Api(url) for url in controls]
+        self.controls = [ApiClient(url) for url in controls]
 
     def start(self, at_ns: int) -> None:
         """Begin the scenario's time, ns since 1970.
@@ -134,7 +81,7 @@ class Receivers:
         return found
 
 
-def arrange(model: Model, api: Api, urls: Mapping[str, str]) -> None:
+def arrange(model: Model, api: ApiClient, urls: Mapping[str, str]) -> None:
     """Make the endpoints of a scenario at a dispatcher that has none.
 
     Raises:
@@ -149,7 +96,7 @@ def arrange(model: Model, api: Api, urls: Mapping[str, str]) -> None:
         api.call("POST", "/endpoints", body, good=(201,))
 
 
-def wait_ready(api: Api, path: str, patience_s: float) -> None:
+def wait_ready(api: ApiClient, path: str, patience_s: float) -> None:
     """Wait until a process answers.
 
     Raises:

@@ -73,14 +73,11 @@ def agree(
 def compared(real: LoadResult) -> Agreement:
     """Simulate what was run for real, and compare."""
     import sim
-    from loadtest.agreement import Conduct, compare
+    from loadtest.agreement import compare
 
     simulated = sim.run(real.model.scenario, seed=real.model.seed, stream=False)
     gated_s = simulated.metrics["delivery_latency_s_p99"]
-    conduct = Conduct(
-        missing_events=real.collected.missing, other=real.invalid(gated_s), most_lag_s=float("inf")
-    )
-    return compare(simulated.trace, real.trace, real.model, conduct=conduct)
+    return compare(simulated.trace, real.trace, real.model, invalid=real.invalid(gated_s))
 
 
 def _save(real: LoadResult, found: Agreement, folder: Path) -> None:

@@ -160,6 +160,11 @@ def _codes(table: Any, name: str, words: tuple[str, ...]) -> Ints:
 
 def _of_receivers(expected: Expected, table: Any, problems: list[str]) -> Table:
     """Requests that arrived, with their deliveries as rows; times ns since T0."""
+    switched = pc.sum(pc.equal(table["kind"], trace_rows.SWITCH)).as_py() or 0
+    if switched:
+        problems.append(
+            f"faults were switched by hand {switched:,} times: receivers were not those of the scenario"
+        )
     requests = table.filter(pc.equal(table["kind"], trace_rows.REQUEST))
     rows = expected.delivery_rows(requests["delivery_id"])
     _tell_foreign(requests, rows, "requests to receivers", problems)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -16,7 +15,8 @@ from typing import Any, BinaryIO
 import orjson
 
 from loadtest import clock
-from loadtest.arrange import Api, Receivers, arrange
+from loadtest.api_client import ApiClient
+from loadtest.arrange import Receivers, arrange
 from loadtest.follow import Follower, Record
 from loadtest.load_shapes import factor, shaped
 from loadtest.posted import Posted, Row, posted
@@ -31,6 +31,8 @@ START, POSTS, END = "start.json", "posts.ndjson", "end.json"
 LEAD_S = 2.0
 """From the master's word to T0: generators read the scenario meanwhile."""
 LOOK_EVERY_S = 0.5
+CAPACITY = 1000
+"""Requests that may be under way or wait for their predecessor, of one generator, if nothing else is said."""
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +52,7 @@ class Plan:
     """Users of a closed loop; 0: an open loop."""
     shape: str = ""
     """Of the load (``load_shapes``); empty: the scenario's own arrivals."""
-    capacity: int = 1000
+    capacity: int = CAPACITY
     """Requests under way or waiting, of each generator."""
     folder: Path | None = None
     """Where what was sent is written, line by line."""
@@ -82,7 +84,7 @@ class Conductor:
         self.rows: list[Row] = []
         self.start_ns = 0
         self.settled = False
-        self._api = Api(plan.dispatcher, plan.token)
+        self._api = ApiClient(plan.dispatcher, plan.token)
         self._model: Model | None = None
         self._waiting_for: set[int] = set()
         self._workers: Sequence[str] = ()
@@ -222,6 +224,5 @@ class Conductor:
             self._file.close()
             self._file = None
         self._note_end(self.failure)
-        with suppress(Exception):
-            self._api.close()
+        self._api.close()
         return posted(self.rows)

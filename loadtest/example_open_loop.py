@@ -21,6 +21,8 @@ from loadtest.offered import EVENTS_PATH, POST, Post
 from sim.policy import SECOND
 
 USERS = 20
+CAPACITY = 2000
+"""More requests than the stall can hold back."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +73,7 @@ def measure(setting: Setting, closed: bool) -> dict[str, float]:
     """Figures of the requests (``loadtest.posted``) as a closed or an open loop sees them."""
     start_ns = clock.now() + SECOND // 5
     stalling = Stalling(setting, start_ns)
-    client = HttpClient(stalling.url)
+    client = HttpClient(stalling.url, "", CAPACITY)
     sent: list[Sent] = []
     posts = setting.posts()
     gevent.sleep((start_ns - clock.now()) / SECOND)
@@ -83,7 +85,7 @@ def measure(setting: Setting, closed: bool) -> dict[str, float]:
                 raise_error=True,
             )
         else:
-            OpenLoop(client, posts, start_ns, sent.append, capacity=2000).run()
+            OpenLoop(client, posts, start_ns, sent.append, CAPACITY).run()
     finally:
         client.close()
         stalling.server.stop()

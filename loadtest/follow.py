@@ -18,8 +18,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from loadtest import trace_rows
+from loadtest.api_client import UnreachableError
 from loadtest.expected import Expected, expected_of
-from loadtest.trace_rows import PageReader, UnreachableError
+from loadtest.trace_rows import PageReader
 from sim import policy
 from sim.model import Model
 

@@ -20,8 +20,6 @@ from loadtest import clock
 from loadtest.offered import Post
 from sim.policy import SECOND
 
-CAPACITY = 1000
-"""Requests that may be under way or wait for their predecessor, of one generator."""
 DROPPED = -1
 """Status of a request that was not sent, as the generator had no room."""
 NO_ANSWER = 0
@@ -72,7 +70,7 @@ class HttpClient:
         connections: at most so many at once.
     """
 
-    def __init__(self, url: str, token: str = "", connections: int = CAPACITY) -> None:
+    def __init__(self, url: str, token: str, connections: int) -> None:
         headers = {"content-type": "application/json"}
         if token:
             headers["authorization"] = f"Bearer {token}"
@@ -117,7 +115,7 @@ class OpenLoop:
     """
 
     def __init__(
-        self, client: Client, posts: Iterator[Post], start_ns: int, tell: Tell, capacity: int = CAPACITY
+        self, client: Client, posts: Iterator[Post], start_ns: int, tell: Tell, capacity: int
     ) -> None:
         self._client = client
         self._posts = posts

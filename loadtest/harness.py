@@ -20,9 +20,10 @@ from typing import Any
 import orjson
 
 from loadtest import clock, posted, processes
-from loadtest.arrange import Api, endpoints, wait_ready
+from loadtest.api_client import ApiClient
+from loadtest.arrange import endpoints, wait_ready
 from loadtest.collect import collect
-from loadtest.conductor import END, POSTS, START
+from loadtest.conductor import CAPACITY, END, POSTS, START
 from loadtest.load_result import INTERRUPTED, LoadResult, Recorded
 from loadtest.processes import HOOKLAB, Child, Children
 from loadtest.trace_rows import PageReader, dispatcher_rows, receiver_rows
@@ -63,25 +64,23 @@ class Options:
     """A broker for the dispatcher's delayed queues."""
     closed_loop: int = 0
     """Users that wait for answers; 0: an open loop, which is what a scenario means."""
-    capacity: int = 1000
+    capacity: int = CAPACITY
     """Requests under way at once, of each process that sends."""
 
     def __post_init__(self) -> None:
-        for name, most in (
-            ("processes", 64),
-            ("receivers", 64),
-            ("closed_loop", 100_000),
-            ("capacity", 100_000),
-        ):
-            least = 0 if name == "closed_loop" else 1
-            if not least <= getattr(self, name) <= most:
-                raise ScenarioError(
-                    [
-                        Problem(
-                            name.replace("_", "-"), getattr(self, name), f"must be from {least} to {most:,}"
-                        )
-                    ]
-                )
+        limits = {
+            "processes": (1, 64),
+            "receivers": (1, 64),
+            "closed_loop": (0, 100_000),
+            "capacity": (1, 100_000),
+        }
+        problems = [
+            Problem(name.replace("_", "-"), getattr(self, name), f"must be from {least} to {most:,}")
+            for name, (least, most) in limits.items()
+            if not least <= getattr(self, name) <= most
+        ]
+        if problems:
+            raise ScenarioError(problems)
 
 
 def run(
@@ -155,6 +154,7 @@ class LoadTest:
             for child in receivers:
                 child.stop()
         finally:
+            self.recorded.ended_ns = clock.now()
             self._read_dispatcher(api)
 
     def _environment(self) -> dict[str, str]:
@@ -167,7 +167,7 @@ class LoadTest:
             "PYTHONPATH": os.pathsep.join(filter(None, (root, inherited.get("PYTHONPATH")))),
         }
 
-    def _start_dispatcher(self, path: Path, folder: Path, children: Children) -> Api:
+    def _start_dispatcher(self, path: Path, folder: Path, children: Children) -> ApiClient:
         options = self.options
         command = [
             *(*HOOKLAB, "serve", "--listen", "127.0.0.1:0", "--scenario", str(path)),
@@ -178,7 +178,7 @@ class LoadTest:
         child = children.start("dispatcher", command, folder, self._environment())
         child.wait_for(lambda: "listening on http://" in child.text, "did not listen", READY_S)
         url = child.text.partition("listening on ")[2].split()[0]
-        api = Api(url, self._token)
+        api = ApiClient(url, self._token)
         wait_ready(api, "/readyz", READY_S)
         return api
 
@@ -188,17 +188,9 @@ class LoadTest:
         for index in range(count):
             found = folder / f"endpoints-{index}.json"
             command = [
-                *(
-                    *HOOKLAB,
-                    "receive",
-                    str(path),
-                    "--seed",
-                    str(self.model.seed),
-                    "--part",
-                    f"{index}/{count}",
-                ),
-                *("--start", "wait", "--endpoints-file", str(found), "--dispatcher", dispatcher),
-                *("--log", str(folder / f"receivers-{index}.ndjson")),
+                *(*HOOKLAB, "receive", str(path), "--seed", str(self.model.seed)),
+                *("--part", f"{index}/{count}", "--start", "wait", "--endpoints-file", str(found)),
+                *("--dispatcher", dispatcher, "--log", str(folder / f"receivers-{index}.ndjson")),
             ]
             started.append(
                 (children.start(f"receivers-{index}", command, folder, self._environment()), found)
@@ -229,9 +221,8 @@ class LoadTest:
             if not self.recorded.start_ns and started.exists():
                 self.recorded.start_ns = int(orjson.loads(started.read_bytes())["start_ns"])
             now = self._now()
-            if (
-                lost := next((c for c in children.all if c is not locust and c.code is not None), None)
-            ) is not None:
+            lost = next((one for one in children.all if one is not locust and one.code is not None), None)
+            if lost is not None:
                 self._fail(f"{lost.told()} in mid-run")
                 return
             if now > (self.model.end / SECOND) + OVERTIME_S:
@@ -262,7 +253,7 @@ class LoadTest:
 
     # ----------------------------------------------------------------- what they recorded
 
-    def _read_dispatcher(self, api: Api) -> None:
+    def _read_dispatcher(self, api: ApiClient) -> None:
         recorded = self.recorded
         try:
             recorded.dispatcher.extend(PageReader(api.url, token=self._token).pages())
@@ -282,12 +273,12 @@ class LoadTest:
 
     def _result(self, wall_s: float) -> LoadResult:
         recorded = self.recorded
-        ended = max(clock.now(), recorded.start_ns)
+        ended = max(recorded.ended_ns, recorded.start_ns)
         collected = collect(
             self.model,
             dispatcher_rows(recorded.dispatcher),
             receiver_rows(recorded.receivers, "the receivers' log"),
-            start_ns=recorded.start_ns or ended,
+            start_ns=recorded.start_ns or ended,  # no T0: nothing was sent
             ended_ns=ended,
             posted=recorded.sent.accepted,
             unsettled=recorded.unsettled,
@@ -301,7 +292,7 @@ def _whole_lines(path: Path) -> bytes:
     return text[: text.rfind(b"\n") + 1]
 
 
-def _unsettled(api: Api) -> Iterator[dict[str, Any]]:
+def _unsettled(api: ApiClient) -> Iterator[dict[str, Any]]:
     after = 0
     while True:
         page = api.call("GET", f"/deliveries?state=waiting,in_flight&limit={LISTED}&after={after}")

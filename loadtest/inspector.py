@@ -14,7 +14,8 @@ from urllib.parse import parse_qs, quote, urlsplit
 import orjson
 
 from loadtest.inspector_memory import DUPLICATE, LATE, MARKS, MOST_BODY, Memory, Seen
-from loadtest.inspector_pages import FILES, HEADERS, file_reply, go, outcome, page, plain, pretty, text_of
+from loadtest.inspector_pages import FILES, file_reply, go, outcome, page, plain, pretty, text_of
+from loadtest.page_headers import HEADERS
 from loadtest.receiver_http import Exchange, reply_with
 from loadtest.receiver_switch import KINDS, SCENARIO, SLOWER, STATUS, read_switch
 from loadtest.receiver_world import EndpointWorld, Request

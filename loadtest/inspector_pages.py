@@ -17,6 +17,7 @@ from urllib.parse import quote, urlencode
 import jinja2
 
 from loadtest.inspector_memory import MARKS, Seen
+from loadtest.page_headers import HEADERS
 from loadtest.receiver_http import reply_with
 from sim.policy import SECOND
 
@@ -25,21 +26,6 @@ FILES = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "ima
 """What pages load beside themselves."""
 MOST_PRETTY = 256 * 1024
 """Characters of a body made readable; one that would become longer is shown as it came."""
-POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "content-security-policy": POLICY,
-    "x-frame-options": "DENY",
-    "x-content-type-options": "nosniff",
-    # with no-referrer browsers send "Origin: null" with forms, by which a form of these pages could not be known
-    "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
-}
-"""Of every answer of the inspector."""
 
 
 def page(template: str, code: int = 200, **values: Any) -> bytes:

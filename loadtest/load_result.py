@@ -30,6 +30,8 @@ class Recorded:
 
     start_ns: int = 0
     """T0, ns since 1970; 0: it did not come to that."""
+    ended_ns: int = 0
+    """When it was over, ns since 1970."""
     failure: str = ""
     """Why it is not a whole run; empty if it is."""
     sent: Posted = field(default_factory=lambda: posted([]))

@@ -18,7 +18,7 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
-from loadtest.conductor import BEGIN, SENT, Conductor, Plan
+from loadtest.conductor import BEGIN, CAPACITY, SENT, Conductor, Plan
 from loadtest.follow import Processed, Record, Settled
 from loadtest.generator import Sent as Request
 from loadtest.part import Part
@@ -26,7 +26,7 @@ from loadtest.posted import too_late
 from loadtest.shapes import UntilSettled
 from sim import jit
 from sim.errors import ScenarioError
-from sim.metrics import LOST
+from sim.policy import LOST
 
 DEFAULT_HOST = "http://127.0.0.1:8080"
 FOLLOW_EVERY_S = 1.0
@@ -78,7 +78,7 @@ def _options(parser: LocustArgumentParser) -> None:
         default="",
         help="ramp, spike or soak, instead of the scenario's arrivals.",
     )
-    add("--capacity", type=int, default=1000, help="Requests under way at once, of each process.")
+    add("--capacity", type=int, default=CAPACITY, help="Requests under way at once, of each process.")
     add(
         "--posts-to",
         default="",
@@ -168,10 +168,8 @@ def _show(environment: Environment, records: list[Record]) -> None:
     for record in records:
         group = record.endpoint.rpartition(":")[0]
         if isinstance(record, Processed):
-            if not record.duplicate:
-                _fire(environment, "DELIVERY", group, record.latency / 1e6)
-            if record.duplicate:
-                _fire(environment, "DUPLICATE", group, record.latency / 1e6)
+            kind = "DUPLICATE" if record.duplicate else "DELIVERY"
+            _fire(environment, kind, group, record.latency / 1e6)
             if record.late:
                 _fire(environment, "LATE", group, record.latency / 1e6)
         elif isinstance(record, Settled) and record.state in LOST:

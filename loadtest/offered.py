@@ -63,54 +63,70 @@ def event_count(model: Model) -> int:
     return sum(1 for source in model.sources for _ in jit.events(source, model.seed, model.horizon))
 
 
+class _Event(NamedTuple):
+    """An event of a producer, as it is posted."""
+
+    at: int
+    number: int
+    type: str
+    key: str
+    seq: int
+
+
 def _source(model: Model, source: int, start_ns: int, index: int, of: int) -> Iterator[Post]:
     """The requests of one producer: its events, and the deletions of the objects behind them."""
+    producer, filler = model.producers[source], "." * model.body_bytes[source]
     deleted: list[Post] = []
-    for post in _events(model, source, start_ns, index, of):
-        while deleted and deleted[0].at < post.at:
+    for change in _changes(model, source, index, of):
+        while deleted and deleted[0].at < change[0].at:
             yield heapq.heappop(deleted)
-        yield post
-        for one in _deletions(model, source, post):
-            heapq.heappush(deleted, one)
+        yield _post(producer, change, start_ns, filler)
+        for event in change:
+            if (deletion := _deletion(model, source, event)) is not None:
+                heapq.heappush(deleted, deletion)
     while deleted:
         yield heapq.heappop(deleted)
 
 
-def _events(model: Model, source: int, start_ns: int, index: int, of: int) -> Iterator[Post]:
-    """A producer's events; those of one change (a batch) go in one request."""
+def _changes(model: Model, source: int, index: int, of: int) -> Iterator[list[_Event]]:
+    """A producer's events in lists that go in one request: one each, or those of one change (a batch)."""
     from sim import jit
 
-    producer, spec = model.producers[source], model.sources[source]
-    names = model.key_names[source]
+    spec, names = model.sources[source], model.key_names[source]
     in_batches = bool(spec.batch_counts)
-    filler = "." * model.body_bytes[source]
-    held: list[dict[str, object]] = []
-    held_at, held_key = -1, ""
+    types: dict[tuple[int, int], str] = {}
+    held: list[_Event] = []
     for number, (at, kind, key_code, seq) in enumerate(jit.events(spec, model.seed, model.horizon)):
-        key = f"{producer}/{key_code if names is None else names[key_code]}"
+        key = f"{model.producers[source]}/{key_code if names is None else names[key_code]}"
         if not is_mine(key, index, of):
             continue
-        if held and (not in_batches or (at, key) != (held_at, held_key)):
-            yield _post(held, held_at, held_key)
+        if held and (not in_batches or (at, key) != (held[0].at, held[0].key)):
+            yield held
             held = []
-        held_at, held_key = at, key
-        held.append(
-            {
-                "id": f"{producer}:{number}",
-                "type": wire_type(model, source, kind, key_code),
-                "key": key,
-                "seq": seq,
-                "occurred_at": _rfc3339(start_ns + at),
-                "data": _data(number, filler),
-            }
-        )
+        if (kind, key_code) not in types:
+            types[kind, key_code] = wire_type(model, source, kind, key_code)
+        held.append(_Event(at, number, types[kind, key_code], key, seq))
     if held:
-        yield _post(held, held_at, held_key)
+        yield held
 
 
-def _post(events: list[dict[str, object]], at: int, key: str) -> Post:
+def _post(producer: str, change: list[_Event], start_ns: int, filler: str) -> Post:
+    """The request that brings the events of a change."""
+    at, key = change[0].at, change[0].key
+    occurred = _rfc3339(start_ns + at)
+    events = [
+        {
+            "id": f"{producer}:{event.number}",
+            "type": event.type,
+            "key": key,
+            "seq": event.seq,
+            "occurred_at": occurred,
+            "data": _data(event.number, filler),
+        }
+        for event in change
+    ]
     body = orjson.dumps(events if len(events) > 1 else events[0])
-    return Post(at, POST, EVENTS_PATH, key, tuple(str(event["id"]) for event in events), body)
+    return Post(at, POST, EVENTS_PATH, key, tuple(f"{producer}:{event.number}" for event in change), body)
 
 
 def _data(number: int, filler: str) -> dict[str, object]:
@@ -124,17 +140,15 @@ def _rfc3339(ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
 
 
-def _deletions(model: Model, source: int, post: Post) -> Iterator[Post]:
-    """The requests that delete the objects behind the events of a request, if ids are queued."""
-    life = model.lives[source]
-    if model.scenario.dispatcher.queue_holds != "id" or life is None or life.deleted_after is None:
-        return
-    parsed = orjson.loads(post.body)
-    for event in parsed if isinstance(parsed, list) else [parsed]:
-        at = model.deleted_at(source, int(event["id"].rpartition(":")[2]), post.at)
-        if at < min(model.end, FOREVER):
-            path = f"/objects/{quote(event['type'], safe='')}/{quote(event['id'])}"
-            yield Post(at, DELETE, path, post.key, (), b"")
+def _deletion(model: Model, source: int, event: _Event) -> Post | None:
+    """The request that deletes the object behind an event, if ids are queued and it is deleted in this run."""
+    if model.scenario.dispatcher.queue_holds != "id":
+        return None
+    at = model.deleted_at(source, event.number, event.at)
+    if at >= min(model.end, FOREVER):
+        return None
+    object_id = f"{model.producers[source]}:{event.number}"
+    return Post(at, DELETE, f"/objects/{quote(event.type, safe='')}/{quote(object_id)}", event.key, (), b"")
 
 
 # --------------------------------------------------------------------------- types on the wire

@@ -103,7 +103,9 @@ def too_late(metrics: Mapping[str, float], gated_s: float = math.inf) -> str:
     late = metrics["lateness_s_p99"]
     if metrics["dropped"]:
         return f"the load generator had no room for {metrics['dropped']:,.0f} requests and dropped them"
-    if late > limit:
+    if not metrics["requests"]:
+        return "the load generator sent nothing"
+    if not late <= limit:
         return (
             f"the load generator was late: lateness_s_p99 is {late:.4g} s, at most {limit:.4g} s are allowed "
             "(a machine with more cores, more --processes or a lower rate helps)"

@@ -10,22 +10,20 @@ import io
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.json
-import urllib3
 
-from sim.errors import Problem, ScenarioError
+from loadtest.api_client import ApiClient
+from sim.errors import ScenarioError
 
 LINES = 10_000
 """Lines of one page: the most that a dispatcher gives."""
-TIMEOUT_S = 30.0
 ATTEMPT, DELIVERY = "attempt", "delivery"
 """Kinds of a dispatcher's line."""
-REQUEST, POLL = "request", "poll"
+REQUEST, POLL, SWITCH = "request", "poll", "switch"
 """Kinds of a receiver's line."""
 _SECONDS = pa.decimal128(20, 9)
 _PER_SECOND = pa.scalar(Decimal(1_000_000_000), pa.decimal128(10, 0))
@@ -108,12 +106,10 @@ class PageReader:
         self, url: str, path: str = "/trace", cursor: str = "cursor", token: str = "", after: int = 0
     ) -> None:
         self.after = after
-        self.url = require_url(url)
+        self._client = ApiClient(url, token)
+        self.url = self._client.url
         self._path = path
         self._cursor = cursor
-        self._headers = {"authorization": f"Bearer {token}"} if token else {}
-        # a page is asked for again when it could not be had, never silently
-        self._pool = urllib3.PoolManager(retries=False, timeout=urllib3.Timeout(total=TIMEOUT_S))
 
     def page(self, limit: int = LINES) -> bytes:
         """The next lines, and go on behind them; empty if there are none yet.
@@ -122,14 +118,7 @@ class PageReader:
             UnreachableError: nobody answers; the same page can be asked for again.
             ScenarioError: the answer is a refusal, or no page.
         """
-        address = f"{self.url}{self._path}?after={self.after}&limit={limit}"
-        try:
-            answer = self._pool.request("GET", address, headers=self._headers)
-            body: bytes = answer.data
-        except (urllib3.exceptions.HTTPError, OSError) as error:
-            raise UnreachableError(f"{self.url} cannot be reached: {_reason(error)}") from None
-        if answer.status != 200:
-            raise ScenarioError(f"{self.url}{self._path} answers {answer.status}{_why(answer.status, body)}")
+        body = self._client.body("GET", f"{self._path}?after={self.after}&limit={limit}")
         if body:
             self.after = self._last_cursor(body)
         return body
@@ -141,7 +130,7 @@ class PageReader:
 
     def close(self) -> None:
         """Close the connection."""
-        self._pool.clear()
+        self._client.close()
 
     def _last_cursor(self, body: bytes) -> int:
         line = body.rstrip(b"\n").rpartition(b"\n")[2]
@@ -153,42 +142,3 @@ class PageReader:
             rule = f"its last line has no {self._cursor} above {self.after}: {line[:60].decode(errors='replace')}"
             raise ScenarioError(f"what {self.url}{self._path} answers is no page of it; {rule}")
         return cursor
-
-
-class UnreachableError(ScenarioError):
-    """Nobody answers."""
-
-
-def require_url(text: str) -> str:
-    """A URL without a path at its end.
-
-    Raises:
-        ScenarioError: it is none of a server.
-    """
-    try:
-        parts = urlsplit(text)
-        good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:  # a port that is no number
-        good = False
-    if not good or parts.query or parts.fragment or any(each.isspace() for each in text):
-        raise ScenarioError([Problem("url", text, "must be a URL such as http://127.0.0.1:8080")])
-    return text.rstrip("/")
-
-
-def _reason(error: Exception) -> str:
-    """What an error of urllib3 says, without the address of an object."""
-    text = str(error)
-    return text.partition(">: ")[2] or text.rpartition("): ")[2] or text
-
-
-def _why(status: int, body: bytes) -> str:
-    """What to say of a refusal."""
-    if status == 401:
-        return ": it wants its token; give it by --token or HOOKLAB_TOKEN"
-    try:
-        told = orjson.loads(body).get("error", "")
-    except (orjson.JSONDecodeError, AttributeError):
-        told = ""
-    if isinstance(told, str) and told:
-        return f": {told}"
-    return "; is it a hooklab dispatcher?" if status == 404 else ""

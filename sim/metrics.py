@@ -20,6 +20,7 @@ import pandas as pd
 from sim import receiver, series
 from sim.fields import parse_duration
 from sim.order import late_in_order
+from sim.policy import LOST
 from sim.series import Floats
 
 if TYPE_CHECKING:
@@ -29,7 +30,6 @@ QUANTILES = {"p50": 0.5, "p90": 0.9, "p99": 0.99, "p999": 0.999}
 WITHIN = ("1s", "30s", "5m", "1h", "24h")
 PIECES = 100
 """Pieces of the horizon in the series by which a warm-up is checked."""
-LOST = ("dead", "expired", "dropped", "vanished")
 _WITHIN = re.compile(r"within_share\{(.+)\}")
 
 

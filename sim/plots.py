@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, PercentFormatter
 
-from sim.metrics import LOST
 from sim.plots_beside import beside, points, together
 from sim.plots_curve import curve, goodput_by_load, plan_curve
 from sim.plots_policy import pareto, timelines, trade_off, trade_off_panels
@@ -43,6 +42,7 @@ from sim.plots_style import (
     thinned,
     time_ticks,
 )
+from sim.policy import LOST
 from sim.shown import shown_duration, shown_share
 from sim.trace import Trace
 

@@ -36,6 +36,8 @@ OUTCOMES = ("delivered", "rejected", "timed_out", "refused", "gone")
 # What becomes of a delivery.
 WAITING, IN_FLIGHT, STATE_DELIVERED, DEAD, EXPIRED, DROPPED, VANISHED = 0, 1, 2, 3, 4, 5, 6
 STATES = ("waiting", "in_flight", "delivered", "dead", "expired", "dropped", "vanished")
+LOST = STATES[3:]
+"""States of deliveries that were given up."""
 
 # What a due delivery waits for.
 FOR_WORKER, FOR_HEAD_OF_LINE, FOR_SLOT, FOR_RATE, FOR_BREAKER, FOR_RETRY_AFTER = 1, 2, 3, 4, 5, 6

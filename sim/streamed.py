@@ -17,7 +17,7 @@ import pandas as pd
 from sim import policy
 from sim.fields import parse_duration
 from sim.histogram import Histogram, lowest
-from sim.metrics import LOST, QUANTILES, WITHIN, Metrics, capacity, ratio
+from sim.metrics import QUANTILES, WITHIN, Metrics, capacity, ratio
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -92,7 +92,7 @@ class Streamed:
             "deliveries": float(count),
             "attempts": c["attempts"],
             "delivered_share": ratio(self.states["delivered"], count),
-            "lost_share": ratio(sum(self.states[state] for state in LOST), count),
+            "lost_share": ratio(sum(self.states[state] for state in policy.LOST), count),
             "unsettled_share": ratio(unsettled, count),
             "expired_share": ratio(self.states["expired"], count),
             "processed_share": ratio(c["processed"], count),

@@ -5,6 +5,7 @@ Each has its folder below the system's temporary files and ports of its own, and
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import os
@@ -46,7 +47,7 @@ def newest(pattern: str) -> Path | None:
     return max(found, key=lambda path: [int(word) for word in re.findall(r"\d+", str(path))], default=None)
 
 
-class PrivateServer:
+class PrivateServer(abc.ABC):
     """One server process that is started, stopped and killed."""
 
     def __init__(self, name: str) -> None:
@@ -76,13 +77,13 @@ class PrivateServer:
         """The end of its log."""
         return (self.folder / "output").read_text(errors="replace")[-2000:]
 
+    @abc.abstractmethod
     def serve(self) -> subprocess.Popen[bytes]:
         """Start its process."""
-        raise NotImplementedError
 
+    @abc.abstractmethod
     def answers(self) -> bool:
         """Whether it does its work."""
-        raise NotImplementedError
 
     def stop(self, number: int) -> None:
         """Ask it to end, and wait until it has; after ``START_S`` it is killed."""

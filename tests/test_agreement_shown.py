@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from loadtest.agreement import Agreement, Conduct, compare
+from loadtest.agreement import Agreement, compare
 from loadtest.agreement_luck import latencies
 from loadtest.agreement_shown import MOST_LISTED, SIDES, picture, table
 from sim import series, tables
@@ -72,7 +72,7 @@ def test_the_table_says_why_distributions_are_compared(
 
 def test_an_invalid_run_is_called_so(capsys: pytest.CaptureFixture[str]) -> None:
     """The first line says it, the next ones why."""
-    text = text_of(compared({**CALM, "horizon": "5s"}, conduct=Conduct(crashes=2)), capsys)
+    text = text_of(compared({**CALM, "horizon": "5s"}, invalid=("2 processes died",)), capsys)
     assert "invalid" in text.splitlines()[0]
     assert "2 processes died" in text.splitlines()[1]
 

@@ -143,6 +143,11 @@ def test_a_late_generator_spoils_a_run(gated_s: float, late_s: float, valid: boo
     assert (posted.too_late(figures, gated_s) == "") == valid
 
 
+def test_a_generator_that_sent_nothing_was_not_on_time() -> None:
+    """A lateness that nobody measured is none within the limit."""
+    assert "sent nothing" in posted.too_late(posted.posted([]).metrics)
+
+
 def test_figures_of_requests_are_exact() -> None:
     """Quantiles are observed values; latency counts from the intended start, and what was dropped has none."""
     rows = [[0, 0, (n + 1) * SECOND, 202, [f"a:{n}"], False, False] for n in range(100)]

@@ -484,15 +484,15 @@ def test_switching_before_the_start_holds_from_the_start_on() -> None:
     within(work())
 
 
-def test_the_log_with_switches_can_still_be_read() -> None:
-    """Readers of the log pass over what is switched, at the beginning of a page, too."""
+def test_a_load_test_whose_faults_were_switched_is_told_of_it() -> None:
+    """The log is read past the switch, also at the beginning of a page, and the run has a problem."""
     line = {"n": 1, "kind": "switch", "endpoint": "e:0", "switched_ns": 5, "to": "hang"}
     table = trace_rows.receiver_rows([json.dumps(line).encode()])
     problems: list[str] = []
     built = model.build(sim.load(tiny.world()))
     requests = collect._of_receivers(collect.expected_of(built), table, problems)
     assert [len(column) for column in requests.values()] == [0] * len(requests)
-    assert problems == []
+    assert problems == ["faults were switched by hand 1 times: receivers were not those of the scenario"]
 
 
 def test_a_wrong_form_is_shown_again_and_switches_nothing() -> None:

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any
 import pytest
 
 from tests import tiny
-from tests.browser import CONTRASTS, Browser, Visit
-from tests.dispatchers import PATIENCE_S, PROGRAM, ROOT, Dispatcher, dispatcher, until
-from tests.test_panel_browser import EVIL, OVERFLOW, SMALL, WIDTHS, foreign_page
+from tests.browser import CONTRASTS, Browser
+from tests.dispatchers import COMMAND, PATIENCE_S, ROOT, Dispatcher, dispatcher, until
+from tests.pages import EVIL, assert_heard, assert_own, assert_readable, foreign_page
 
 SLOWEST_S = 1
 """The timeout of the policy."""
@@ -75,7 +74,7 @@ def receiving(folder: Path) -> Iterator[tuple[dict[str, Any], Path]]:
     words = ["receive", str(scenario), "--json", "--log", str(log), "--inspect"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     with subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", PROGRAM, *words],
+        [COMMAND[0], "-W", "error", *COMMAND[1:], *words],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment,
     ) as run:  # fmt: skip
         late = threading.Timer(PATIENCE_S, run.kill)
@@ -115,12 +114,6 @@ def stage(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield made
 
 
-def assert_own(visit: Visit, stage: Stage) -> None:
-    """Nothing was said on the console, no dialog came, and nothing was asked for elsewhere."""
-    assert visit.console == []
-    assert all(url.startswith((stage.at(), "data:")) for url in visit.requests), visit.requests
-
-
 def rows(browser: Browser) -> list[list[str]]:
     """The texts of the cells of the list of requests."""
     found: list[list[str]] = browser.evaluate(
@@ -135,36 +128,9 @@ def rows(browser: Browser) -> list[list[str]]:
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_can_be_read_and_heard(name: str, browser: Browser, stage: Stage) -> None:
     """In light and dark, on a phone and at a desk: text contrasts, nothing sticks out, and all has a name."""
-    for scheme in ("light", "dark"):
-        visit = browser.open(stage.at(PAGES[name]), prefers_color_scheme=scheme)
-        if name != "missing":  # a browser says of a 404 that it is one
-            assert_own(visit, stage)
-        for width in WIDTHS:
-            browser.resize(width)
-            assert browser.evaluate("document.documentElement.scrollWidth") <= width, (scheme, width)
-            assert browser.evaluate(OVERFLOW) == [], (scheme, width)
-            assert browser.evaluate(SMALL) == [], (scheme, width)
-            browser.picture(f"inspector-{name}-{scheme}", width)
-        contrast, where = browser.evaluate(CONTRASTS)
-        assert contrast >= 4.5, (scheme, where)
-    nodes = browser.accessibility()
-    for role in (
-        "button",
-        "link",
-        "textbox",
-        "combobox",
-        "image",
-        "table",
-        "region",
-        "navigation",
-        "heading",
-    ):
-        assert all(node["name"] for node in nodes if node["role"] == role), role
-    levels = browser.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])")
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    ids = browser.evaluate("[...document.querySelectorAll('[id]')].map(one => one.id)")
-    assert len(ids) == len(set(ids))
+    page = f"inspector-{name}"
+    assert_readable(browser, stage.at(PAGES[name]), stage.at(), page, is_missing=name == "missing")
+    assert_heard(browser)
 
 
 def test_it_works_without_the_script(browser: Browser, stage: Stage) -> None:
@@ -201,7 +167,7 @@ def test_a_timeout_makes_a_duplicate_that_is_seen_and_understood(browser: Browse
     assert all("switched by hand" in text for text in marks)
     attempts = until(lambda: stage.delivery("slow:0:e:1").get("log", []), lambda log: len(log) == 3)
     assert [each["outcome"] for each in attempts] == ["timed_out"] * 3
-    assert_own(browser.visit(), stage)
+    assert_own(browser.visit(), stage.at())
     browser.picture("inspector-duplicates", 1200)
 
     browser.choose("#mark", "duplicate")
@@ -213,7 +179,7 @@ def test_a_timeout_makes_a_duplicate_that_is_seen_and_understood(browser: Browse
     assert browser.evaluate("document.querySelectorAll('#of-delivery tbody tr').length") == 3
     assert '"sum": 12.5' in browser.text("#body")
     assert "webhook-attempt: 3" in browser.text("pre")
-    assert_own(browser.visit(), stage)
+    assert_own(browser.visit(), stage.at())
     browser.picture("inspector-duplicate", 1200)
     stage.switch(browser, "e:1", "scenario")
     assert browser.text("#now") == "as the scenario says"
@@ -238,7 +204,7 @@ def test_an_endpoint_is_switched_to_fail_and_back(browser: Browser, stage: Stage
     row = rows(browser)[-1]
     assert (row[2], row[3], row[4], row[5]) == ("e:2", "fail:0:e:2", "1", "500")
     assert "switched by hand" in row[6]
-    assert_own(browser.visit(), stage)
+    assert_own(browser.visit(), stage.at())
     attempts = until(lambda: stage.delivery("fail:0:e:2").get("log", []), bool)
     assert (attempts[0]["outcome"], attempts[0]["status"]) == ("rejected", 500)
     browser.picture("inspector-switched", 1200)
@@ -276,7 +242,7 @@ def test_evil_texts_do_nothing(browser: Browser, stage: Stage) -> None:
     for path in ("/", "/requests/4"):
         visit = browser.open(stage.at(path))
         browser.wait("document.querySelector('#live').textContent === 'live'")
-        assert_own(visit, stage)
+        assert_own(visit, stage.at())
         assert (
             browser.evaluate("document.querySelectorAll('[onerror], main img, main script, main b').length")
             == 0

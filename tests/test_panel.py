@@ -24,11 +24,12 @@ from loadtest.dispatcher import panel_live
 from loadtest.dispatcher.api import Settings
 from loadtest.dispatcher.panel import OPEN, PAGES
 from loadtest.dispatcher.panel_live import Live
-from loadtest.dispatcher.panel_pages import FILES, HEADERS, ROOT, parts
+from loadtest.dispatcher.panel_pages import FILES, ROOT, parts
 from loadtest.dispatcher.panel_session import COOKIE, LASTS_S, MOST_SESSIONS, Notices, Sessions, safe_path
 from loadtest.dispatcher.panel_timeline import LEFT, RIGHT, TICK_ROOM, position, ticks, timeline
 from loadtest.dispatcher.records import Attempt, Delivery
 from loadtest.dispatcher.store import StoreUnavailableError
+from loadtest.page_headers import HEADERS
 from sim.blocks_dispatcher import Dispatcher as Rules
 from sim.policy import SECOND
 from tests.api_calls import URL, Caller, Reply, dispatcher, run

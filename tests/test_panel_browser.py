@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.server
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +10,12 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.browser import CONTRASTS, Browser, Visit
+from tests.browser import CONTRASTS, Browser
 from tests.dispatchers import Dispatcher, Receiver, dispatcher, receiver, until
+from tests.pages import EVIL, WIDTHS, assert_heard, assert_own, assert_readable, foreign_page
 
 TOKEN = "a-long-enough-token"
-EVIL = "<img src=x onerror=alert(1)><script>alert(2)</script>\"'>{{1111*1111}}&lt;b&gt;"
 PATIENT = {"schedule": ["0s", "200ms", "500ms", "1s", "1h"], "timeout": "5s"}
-WIDTHS = (360, 1200)
 PAGES = {
     "overview": "",
     "endpoints": "/endpoints",
@@ -34,18 +31,6 @@ PAGES = {
     "disabled-endpoints": "/endpoints?status=disabled",
     "missing": "/nowhere",
 }
-OVERFLOW = """
-[...document.querySelectorAll('main *')].filter(one => !one.closest('.wide, pre, .boxes, .hidden, svg')
-  && one.getBoundingClientRect().right > document.documentElement.clientWidth + 0.5)
-  .map(one => one.outerHTML.slice(0, 100))
-"""
-"""Elements that stick out of the window, but for those in a place that scrolls."""
-SMALL = """
-[...document.querySelectorAll('button, .button, input:not([type=hidden], [type=checkbox]), select, nav a, summary')]
-  .filter(one => one.getClientRects().length && one.getBoundingClientRect().height < 24)
-  .map(one => one.outerHTML.slice(0, 100))
-"""
-"""What a finger would miss; checkboxes are smaller, but the lines they stand in are not."""
 
 
 class Stage:
@@ -108,77 +93,20 @@ def stage(browser: Browser, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield made
 
 
-@contextlib.contextmanager
-def foreign_page() -> Iterator[str]:
-    """The address of an empty page of another port."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            body = b"<!doctype html><title>other</title><link rel=icon href='data:,'><body>"
-            self.send_response(200)
-            self.send_header("content-type", "text/html")
-            self.send_header("content-length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Keep quiet."""
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}/"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def assert_own(visit: Visit, stage: Stage) -> None:
-    """Nothing was said on the console, no dialog came, and nothing was asked for elsewhere."""
-    assert visit.console == []
-    assert all(url.startswith((stage.at(), "data:")) for url in visit.requests), visit.requests
-
-
 # --------------------------------------------------------------------------- how it looks
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_can_be_read(name: str, browser: Browser, stage: Stage) -> None:
     """In light and dark, on a phone and at a desk: text contrasts, and nothing sticks out or is too small."""
-    for scheme in ("light", "dark"):
-        visit = browser.open(stage.at(PAGES[name]), prefers_color_scheme=scheme)
-        if name != "missing":  # a browser says of a 404 that it is one
-            assert_own(visit, stage)
-        for width in WIDTHS:
-            browser.resize(width)
-            assert browser.evaluate("document.documentElement.scrollWidth") <= width, (scheme, width)
-            assert browser.evaluate(OVERFLOW) == [], (scheme, width)
-            assert browser.evaluate(SMALL) == [], (scheme, width)
-            browser.picture(f"{name}-{scheme}", width)
-        contrast, where = browser.evaluate(CONTRASTS)
-        assert contrast >= 4.5, (scheme, where)
+    assert_readable(browser, stage.at(PAGES[name]), stage.at(), name, is_missing=name == "missing")
 
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_page_can_be_heard(name: str, browser: Browser, stage: Stage) -> None:
     """What assistive technology is told has a name, and headings begin with one of the first level."""
     browser.open(stage.at(PAGES[name]))
-    nodes = browser.accessibility()
-    named = (
-        "button", "link", "textbox", "combobox", "checkbox", "searchbox", "image", "table", "region", "navigation",
-        "heading",
-    )  # fmt: skip
-    for role in named:
-        assert all(node["name"] for node in nodes if node["role"] == role), role
-    assert {"main", "navigation", "heading"} <= {node["role"] for node in nodes}
-    levels = browser.evaluate("[...document.querySelectorAll('h1, h2, h3')].map(h => +h.tagName[1])")
-    assert levels[0] == 1
-    assert levels.count(1) == 1
-    ids = browser.evaluate("[...document.querySelectorAll('[id]')].map(one => one.id)")
-    assert len(ids) == len(set(ids))
+    assert {"main", "navigation", "heading"} <= assert_heard(browser)
 
 
 def test_the_keyboard_goes_everywhere_and_is_seen(browser: Browser, stage: Stage) -> None:
@@ -233,7 +161,7 @@ def test_a_failing_delivery_is_watched_as_it_climbs(browser: Browser, stage: Sta
     for tier in ("2", "3", "4"):
         row = f"[...document.querySelectorAll('.tiers tbody tr')].find(row => row.cells[0].innerText === '{tier}')"
         browser.wait(f"+({row}?.cells[1].innerText ?? 0) === {before.get(tier, 0) + 1}")
-    assert_own(browser.visit(), stage)
+    assert_own(browser.visit(), stage.at())
     browser.picture("climbing", 1200)
     visit = browser.open(stage.at("/deliveries/bad:0:climb:0"))
     assert browser.evaluate("document.querySelectorAll('.timeline g.bad').length") == 3
@@ -242,7 +170,7 @@ def test_a_failing_delivery_is_watched_as_it_climbs(browser: Browser, stage: Sta
         "[...document.querySelectorAll('.timeline g')].map(g => g.getBoundingClientRect().x)"
     )
     assert places == sorted(places)
-    assert_own(visit, stage)
+    assert_own(visit, stage.at())
     stage.served.call("DELETE", "/endpoints/climb:0")
 
 
@@ -341,7 +269,7 @@ def test_deliveries_are_filtered(browser: Browser, stage: Stage) -> None:
     assert {(row[1], row[2], row[3]) for row in rows} == {("delivered", "shop:1", "shift.closed")}
     kept = browser.evaluate("['state', 'endpoint', 'type'].map(id => document.getElementById(id).value)")
     assert kept == ["delivered", "shop:1", "shift.closed"]
-    assert_own(browser.visit(), stage)
+    assert_own(browser.visit(), stage.at())
 
 
 def test_a_disabled_endpoint_says_why_and_is_taken_back(browser: Browser, stage: Stage) -> None:
@@ -381,7 +309,7 @@ def test_evil_texts_do_nothing(browser: Browser, stage: Stage) -> None:
     paths += [f"/endpoints/{quote(name, safe='')}{page}" for page in ("", "/edit", "/delete", "/replay")]
     for path in paths:
         visit = browser.open(stage.at(path))
-        assert_own(visit, stage)
+        assert_own(visit, stage.at())
         outside = "document.querySelectorAll('[onerror], main img, main script, main b').length"
         assert browser.evaluate(outside) == 0, path
         assert browser.evaluate("document.scripts.length") == (1 if path == "" else 0)

@@ -20,9 +20,10 @@ from loadtest.dispatcher import panel_deliveries, panel_endpoints
 from loadtest.dispatcher.answers import RefusedError
 from loadtest.dispatcher.api import Api
 from loadtest.dispatcher.panel_forms import read_form
-from loadtest.dispatcher.panel_pages import FILES, HEADERS, ROOT, Panel, file, overview, parts
+from loadtest.dispatcher.panel_pages import FILES, ROOT, Panel, file, overview, parts
 from loadtest.dispatcher.panel_session import require_own_fetch, require_own_page, safe_path
 from loadtest.dispatcher.store import ConflictError, StoreError
+from loadtest.page_headers import HEADERS
 
 log = logging.getLogger(__name__)
 

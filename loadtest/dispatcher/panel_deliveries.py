@@ -13,7 +13,6 @@ from loadtest.dispatcher.answers import RefusedError, validated
 from loadtest.dispatcher.api_models import DeliveriesQuery
 from loadtest.dispatcher.panel_forms import offered, read_form
 from loadtest.dispatcher.panel_pages import (
-    LOST,
     ROOT,
     SHOWN_ANSWER,
     SHOWN_ENDED,
@@ -25,7 +24,7 @@ from loadtest.dispatcher.panel_timeline import HEIGHT, LEFT, RIGHT, WIDTH, timel
 from loadtest.dispatcher.records import Delivery
 from loadtest.dispatcher.store import ConflictError
 from sim import policy
-from sim.policy import END_CAUSES, OUTCOMES, STATES, WAIT_CAUSES
+from sim.policy import END_CAUSES, LOST, OUTCOMES, STATES, WAIT_CAUSES
 
 ON_A_PAGE = 40
 FILTERS = tuple(each for each in STATES if each != STATES[policy.IN_FLIGHT])

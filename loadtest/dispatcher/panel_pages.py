@@ -43,23 +43,6 @@ SHOWN_BODY = 8_000
 """Characters of a message."""
 FILES = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
 """What pages load beside themselves."""
-LOST = ("dead", "expired", "dropped", "vanished")
-"""States of deliveries that were given up."""
-POLICY = (
-    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; "
-    "form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
-)
-HEADERS = {
-    "content-security-policy": POLICY,
-    "x-frame-options": "DENY",
-    "x-content-type-options": "nosniff",
-    # with no-referrer browsers send "Origin: null" with forms, by which a form of this panel could not be known
-    "referrer-policy": "same-origin",
-    "cross-origin-opener-policy": "same-origin",
-    "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-store",
-}
-"""Of every answer of the panel."""
 
 
 class Panel:

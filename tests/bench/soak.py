@@ -1,6 +1,6 @@
 """A long run at a steady rate: whether anything is lost, and whether the memory of a process grows.
 
-    python tests/bench/soak.py [--rate 300] [--for 600] [--json FILE]
+    python -m tests.bench.soak [--rate 300] [--for 600] [--json FILE]
 
 The slope is that of a straight line through the memory of the second half of the run; exit 1 if an event was lost or
 the memory of a process grows by more than a tenth of itself an hour at that slope, beyond the scatter of the line.
