@@ -6,9 +6,10 @@ when the receiver has every one; the rows take turns, medians are given. CPU is 
 machine, less what they use when idle; idle databases and brokers of others disturb little, busy ones do).
 
 With ``--rivals`` Celery and dramatiq do the same work in the same rounds: one task per event on RabbitMQ at
-``--amqp``, a signed POST to the same receiver. Each is measured in several configurations; the ratio is to the
-fastest, and to the one with the least CPU. What they need less than a dispatcher (no log of attempts, no ordering,
-no limits per endpoint) is left in their favour.
+``--amqp``, a signed POST to the same receiver. Each is measured in several configurations, as their guides show
+them ("usual") and stripped of all that costs; ratios to both kinds are given, to the fastest of each kind, and to
+the one with the least CPU. What they need less than a dispatcher (no log of attempts, no ordering, no limits per
+endpoint) is left in their favour.
 """
 
 from __future__ import annotations
@@ -133,7 +134,8 @@ def rounds_of(options: argparse.Namespace) -> dict[str, Round]:
             if importable(options.rivals, rival.library):
                 found[rival.name] = rival_round(rival, options.amqp, options.rivals, broker)
             else:
-                print(f"{rival.name} is skipped: {options.rivals} has no {rival.library}; {HOW_TO_INSTALL}")
+                needs = f"{rival.library}, requests, standardwebhooks, urllib3"
+                print(f"{rival.name} is skipped: {options.rivals} lacks one of {needs}; {HOW_TO_INSTALL}")
     return found
 
 
@@ -204,21 +206,27 @@ def show(medians: dict[str, Row]) -> None:
         print(f"{name:32}{rate:9.0f}{total:12.3f}{shown}{repeats:15.0f}{refused:9.0f}")
 
 
-def against_rivals(results: dict[str, list[Row]]) -> dict[str, Row]:
-    """The ratios to the rivals, round by round, and their medians; the best rival of each round in each respect."""
-    rivals = [rival.name for rival in RIVALS if rival.name in results]
-    if not rivals:
-        return {}
-    fastest = [
-        max(one["rate_per_s"] for one in turn) for turn in zip(*(results[r] for r in rivals), strict=True)
-    ]
-    leanest = [min(one["cpu_ms"] for one in turn) for turn in zip(*(results[r] for r in rivals), strict=True)]
+def against_rivals(results: dict[str, list[Row]]) -> dict[str, dict[str, Row]]:
+    """The ratios to the usual and to the stripped rivals, round by round, and their medians."""
     compared = {}
-    print(
-        "\nagainst the best rival of the round: rate (the fastest), CPU (the leanest); medians of the rounds"
-    )
+    for kind, usual in (("usual", True), ("stripped", False)):
+        rivals = [rival.name for rival in RIVALS if rival.name in results and rival.as_in_guide == usual]
+        if rivals:
+            print(
+                f"\nagainst the best {kind} rival of the round: rate (the fastest), CPU (the leanest); medians"
+            )
+            compared[kind] = against(rivals, results)
+    return compared
+
+
+def against(rivals: list[str], results: dict[str, list[Row]]) -> dict[str, Row]:
+    """The ratios to some rivals; the best of each round in each respect."""
+    turns = list(zip(*(results[one] for one in rivals), strict=True))
+    fastest = [max(one["rate_per_s"] for one in turn) for turn in turns]
+    leanest = [min(one["cpu_ms"] for one in turn) for turn in turns]
+    compared = {}
     for name, rows in results.items():
-        if name in rivals or "retried" in name:
+        if "retried" in name or any(name == rival.name for rival in RIVALS):
             continue
         rate = statistics.median(one["rate_per_s"] / best for one, best in zip(rows, fastest, strict=True))
         cpu = statistics.median(one["cpu_ms"] / best for one, best in zip(rows, leanest, strict=True))

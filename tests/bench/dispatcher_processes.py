@@ -138,7 +138,7 @@ class Dispatcher:
             raise SystemExit(f"the dispatcher did not start: {''.join(told)}")
         self.ready_s = time.monotonic() - started
         try:
-            if any(one["id"] == ENDPOINT["id"] for one in self.call("GET", "/endpoints")):
+            if any(one["id"] == ENDPOINT["id"] for one in self.call("GET", "/endpoints")["endpoints"]):
                 self.call("PATCH", f"/endpoints/{ENDPOINT['id']}", {"url": url})
             else:
                 self.call("POST", "/endpoints", {**ENDPOINT, "url": url})

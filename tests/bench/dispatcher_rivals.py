@@ -1,6 +1,7 @@
 """Celery and dramatiq as processes, in a few configurations each.
 
-Pools and sizes are compared in the table; prefetch counts and the number of producer threads are plausible, not tuned.
+Two are as their guides show them: the default pool and sizes, the default middleware, the requests library. The
+others are stripped of all that costs. Prefetch counts and the number of producer threads are plausible, not tuned.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ import json
 import os
 import secrets
 import subprocess
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ class Rival:
     library: str
     command: tuple[str, ...]
     environment: tuple[tuple[str, str], ...] = ()
+    as_in_guide: bool = False
 
     @property
     def script(self) -> str:
@@ -45,6 +47,12 @@ def celery(name: str, *options: str) -> Rival:
     )
 
 
+def as_in_guide(rival: Rival) -> Rival:
+    """The same with its library's usual middleware and the usual HTTP client."""
+    environment = (*rival.environment, ("RIVAL_AS_IN_GUIDE", "1"))
+    return replace(rival, name=f"{rival.name}, usual", environment=environment, as_in_guide=True)
+
+
 def dramatiq(processes: int, threads: int) -> Rival:
     """Dramatiq with so many processes and threads."""
     size = ("--processes", str(processes), "--threads", str(threads), "--skip-logging")
@@ -61,6 +69,8 @@ RIVALS = (
     celery("threads 8", "--pool", "threads", "--concurrency", "8"),
     dramatiq(1, 8),
     dramatiq(2, 8),
+    as_in_guide(celery("prefork 2", "--pool", "prefork", "--concurrency", "2")),
+    as_in_guide(dramatiq(2, 8)),
 )
 
 
@@ -111,5 +121,5 @@ class Running:
 
 def importable(python: str, library: str) -> bool:
     """Whether an interpreter has a library, and what the task needs."""
-    command = [python, "-c", f"import {library}, standardwebhooks, urllib3"]
+    command = [python, "-c", f"import {library}, requests, standardwebhooks, urllib3"]
     return subprocess.run(command, stderr=subprocess.DEVNULL, check=False).returncode == 0

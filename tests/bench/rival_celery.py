@@ -10,11 +10,13 @@ from __future__ import annotations
 import sys
 
 from celery import Celery
-from rival_work import AMQP, QUEUE, deliver, enqueue
+from rival_work import AMQP, QUEUE, QUEUE_TYPE, deliver, enqueue
 
 app = Celery("rival_celery", broker=AMQP)
 app.conf.update(
     task_default_queue=QUEUE,
+    task_default_queue_type=QUEUE_TYPE,
+    worker_detect_quorum_queues=True,
     task_default_delivery_mode="persistent",
     broker_transport_options={"confirm_publish": True},
     broker_pool_limit=16,
