@@ -33,6 +33,11 @@ def matches(patterns: Iterable[str], event_type: str) -> bool:
     return any(fnmatch.fnmatchcase(event_type, pattern) for pattern in patterns)
 
 
+def is_plain(pattern: str) -> bool:
+    """Whether a pattern of a subscription is the one event type that it matches."""
+    return not set(pattern) & set("*?[")
+
+
 class Poll(Block):
     """The endpoint fetches what waits for it, every so often."""
 

@@ -38,18 +38,34 @@ def test_masks_follow_types_and_patterns(home: Home) -> None:
         assert await store.register(names[:3]) == names[:3]
         all_ = await store.put_endpoint(endpoint("all"))
         some = await store.put_endpoint(endpoint("some", "kind1*", "KIND2", "kind[5]"))
-        assert await store.register([*names[::-1][:127], "kind0"]) == names[:3] + names[::-1][:127]
-        assert await store.types() == names[:3] + names[::-1][:127]
+        all_types = [*names[:3], "KIND2", *names[::-1][:127]]  # an endpoint that names a type makes it known
+        assert await store.register([*names[::-1][:127], "kind0"]) == all_types
+        assert await store.types() == all_types
         for name in names:
             wanted = (
                 [all_.number, some.number] if name.startswith("kind1") or name == "kind5" else [all_.number]
             )
             assert await store.subscribers(name) == wanted, name
-        assert await store.subscribers("unknown") == []
+        assert await store.subscribers("unknown") is None
         await store.put_endpoint(replace(some, types=("kind2",)))
         assert await store.subscribers("kind1") == [all_.number]
         assert await store.subscribers("kind2") == [all_.number, some.number]
         await eventually(lambda: heard.endpoints >= 1)
+
+    home.run(body)
+
+
+def test_a_new_type_changes_nothing_that_is_known(home: Home) -> None:
+    """Nobody is told of it: who gets events of other types stays as it is, and so do the endpoints."""
+
+    async def body(store: Store, heard: Heard) -> None:
+        every = await store.put_endpoint(endpoint("every"))
+        await asyncio.sleep(0)  # a store that tells of what its own process did tells it by now
+        told, generation = heard.endpoints, await store.generation()
+        await store.register(["x", "y"])
+        await store.register(["x", "z"])
+        assert [await store.subscribers(name) for name in "xyz"] == [[every.number]] * 3
+        assert (heard.endpoints, await store.generation()) == (told, generation)
 
     home.run(body)
 

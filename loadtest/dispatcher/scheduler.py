@@ -90,6 +90,7 @@ class Scheduler:
         self.doubted_until = 0
         """Until when busy endpoints, too, are asked for what waits."""
         self.refreshing = asyncio.Lock()
+        self.refreshes_asked = self.refreshes_done = 0
         self.stopping = False
 
     # ----------------------------------------------------------------- life
@@ -193,7 +194,12 @@ class Scheduler:
 
     async def refresh(self) -> None:
         """Take over the endpoints as they are stored, and give up those that are not this process's any more."""
+        self.refreshes_asked += 1
+        mine = self.refreshes_asked
         async with self.refreshing:  # or else an older reading might come last
+            if mine <= self.refreshes_done:  # a reading that began since then
+                return
+            begun = self.refreshes_asked
             specs = {spec.number: spec for spec in await self.store.endpoints()}
             fresh = [number for number, spec in specs.items() if self.serves(spec) and self._took_over(spec)]
             for number, endpoint in list(self.endpoints.items()):
@@ -202,6 +208,7 @@ class Scheduler:
                     await self.give_up(endpoint)
             if fresh:
                 await self.feed.survey(fresh)
+            self.refreshes_done = begun
 
     def serves(self, spec: Endpoint) -> bool:
         """Whether this process sends to an endpoint."""
@@ -213,6 +220,8 @@ class Scheduler:
         if known is None:
             self.endpoints[spec.number] = LiveEndpoint(spec, self.policies)
             return True
+        if known.served and known.spec == spec:
+            return False
         was_callable, known.served = known.callable, True
         known.update(spec, self.policies)
         self.dispatcher.release(known)

@@ -87,13 +87,20 @@ class Store(Protocol):
         """All event types; a type's position is its bit in the masks."""
 
     async def register(self, types: Sequence[str]) -> list[str]:
-        """Add those types that are new and recompute the masks of all endpoints; all types afterwards."""
+        """Add those types that are new to the types and to the masks of the endpoints; all types afterwards.
+
+        Who gets events of the types before them stays as it is, so nobody is told.
+        """
 
     async def endpoints(self) -> list[Endpoint]:
         """All endpoints, in order of number."""
 
     async def put_endpoint(self, endpoint: Endpoint) -> Endpoint:
-        """Insert (number 0) or replace an endpoint and its mask; raises ``ConflictError`` where its id is taken."""
+        """Insert (number 0) or replace an endpoint and its mask; a type that it names is registered with it.
+
+        Raises:
+            ConflictError: its id is taken.
+        """
 
     async def save_health(self, health: dict[int, str]) -> None:
         """Replace ``Endpoint.health`` by number, and nothing else."""
@@ -104,11 +111,11 @@ class Store(Protocol):
         What waited before is for the caller to settle (``settle_waiting``).
         """
 
-    async def subscribers(self, type: str) -> list[int]:  # noqa: A002  the word of the domain
-        """Numbers of the endpoints whose mask has this type's bit, in order; empty for an unknown type."""
+    async def subscribers(self, type: str) -> list[int] | None:  # noqa: A002  the word of the domain
+        """Numbers of the endpoints whose mask has this type's bit, in order; None: the type is not registered."""
 
     async def generation(self) -> int:
-        """Another number whenever another process has changed endpoints, types or masks, told of it or not."""
+        """Another number whenever another process has changed endpoints, told of it or not."""
 
     # ----------------------------------------------------------------- intake
 

@@ -172,10 +172,10 @@ class PostgresStore:
         """Remove an endpoint."""
         await self._write(lambda part: intake.remove_endpoint(part, number), Locks(removes=True))
 
-    async def subscribers(self, type: str) -> list[int]:  # noqa: A002
-        """Endpoints that want this type."""
+    async def subscribers(self, type: str) -> list[int] | None:  # noqa: A002
+        """Endpoints that want this type; one row without an endpoint says that nobody does."""
         found = await self._read(lambda part: part.rows(sql.SUBSCRIBERS, {"type": type}))
-        return [number for (number,) in found]
+        return [number for (number,) in found if number is not None] if found else None
 
     async def generation(self) -> int:
         """What each change raises, whichever process makes it."""

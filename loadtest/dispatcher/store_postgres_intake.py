@@ -15,6 +15,7 @@ from loadtest.dispatcher.records import Accepted, Endpoint, NewDelivery, NewEven
 from loadtest.dispatcher.store import ConflictError, StoreError
 from loadtest.dispatcher.store_postgres_session import Locks, Transaction
 from loadtest.dispatcher.store_postgres_sharing import Sharing
+from sim.blocks_dispatcher import is_plain
 from sim.policy import WAITING
 
 _EVENT_COLUMNS = (
@@ -58,29 +59,24 @@ async def types(part: Transaction) -> list[str]:
 
 
 async def register(part: Transaction, names: Sequence[str]) -> list[str]:
-    """Add types that are new, and recompute all masks."""
+    """Add types that are new, to the masks too."""
     await part.rows(sql.LOCK, {"key": sql.MASK_LOCK})
     known = await types(part)
     new = [name for name in dict.fromkeys(names) if name not in set(known)]
     if not new:
         return known
-    bits = list(range(len(known), len(known) + len(new)))
-    await part.rows(sql.ADD_TYPES, {"names": new, "bits": bits})
-    known += new
-    patterns = await part.rows(sql.PATTERNS)
-    masks = [mask(wanted, known) for _, wanted in patterns]
-    await part.rows(sql.SET_MASKS, {"numbers": [number for number, _ in patterns], "masks": masks})
-    part.endpoints_changed = True
-    return known
+    first = len(known)
+    await part.rows(sql.ADD_TYPES, {"names": new, "bits": list(range(first, first + len(new)))})
+    endpoints = await part.rows(sql.PATTERNS)
+    masks = [mask(patterns, new, before, first) for _, patterns, before in endpoints]
+    await part.rows(sql.SET_MASKS, {"numbers": [number for number, _, _ in endpoints], "masks": masks})
+    return known + new
 
 
 async def put_endpoint(part: Transaction, endpoint: Endpoint) -> Endpoint:
     """Insert or replace an endpoint."""
-    await part.rows(sql.LOCK, {"key": sql.MASK_LOCK})
-    values = asdict(endpoint) | {
-        "types": list(endpoint.types),
-        "mask": mask(endpoint.types, await types(part)),
-    }
+    known = await register(part, [pattern for pattern in endpoint.types if is_plain(pattern)])
+    values = asdict(endpoint) | {"types": list(endpoint.types), "mask": mask(endpoint.types, known)}
     statement = sql.REPLACE_ENDPOINT if endpoint.number else sql.INSERT_ENDPOINT
     try:
         found = await part.rows(statement, values)

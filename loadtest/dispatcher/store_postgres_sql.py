@@ -141,7 +141,7 @@ MIGRATIONS = (
     insert into shards (shard) select generate_series(0, 31);
     """,
     """
-    -- Rises with each change of endpoints, types or masks, for processes that missed the notice of it.
+    -- Rises with each change of endpoints, for processes that missed the notice of it.
     create table generation (number bigint not null);
     insert into generation values (0);
 
@@ -219,7 +219,7 @@ ADD_TYPES = """
     insert into types (name, bit)
     select name, bit from unnest(%(names)s::text[], %(bits)s::integer[]) as t (name, bit) returning bit
 """
-PATTERNS = "select number, types from endpoints where not removed order by number for no key update"
+PATTERNS = "select number, types, mask from endpoints where not removed order by number for no key update"
 SET_MASKS = """
     update endpoints e set mask = m.mask
     from unnest(%(numbers)s::bigint[], %(masks)s::bytea[]) as m (number, mask)
@@ -247,8 +247,9 @@ REMOVE_ENDPOINT = (
 GENERATION = "select number from generation"
 NEXT_GENERATION = "update generation set number = number + 1 returning number"
 SUBSCRIBERS = """
-    select e.number from endpoints e join types t on t.name = %(type)s
-    where not e.removed and length(e.mask) * 8 > t.bit and get_bit(e.mask, t.bit) = 1 order by e.number
+    select e.number from types t left join endpoints e
+        on not e.removed and length(e.mask) * 8 > t.bit and get_bit(e.mask, t.bit) = 1
+    where t.name = %(type)s order by e.number
 """
 
 # --------------------------------------------------------------------- intake

@@ -160,7 +160,7 @@ class SqliteStore(Store):
     async def remove_endpoint(self, number: int) -> None:
         await self._write(keeping.remove_endpoint, number)
 
-    async def subscribers(self, type: str) -> list[int]:  # noqa: A002
+    async def subscribers(self, type: str) -> list[int] | None:  # noqa: A002
         return await self._read(self._sending, keeping.subscribers, type)
 
     async def generation(self) -> int:

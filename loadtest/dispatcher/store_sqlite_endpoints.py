@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import lru_cache
 
 from loadtest.dispatcher.records import Endpoint
 from loadtest.dispatcher.store import ConflictError, StoreError
 from loadtest.dispatcher.store_sqlite_ledger import Ledger
-from sim.blocks_dispatcher import matches
+from sim.blocks_dispatcher import is_plain, matches
 
 WORD_BITS = 63
 
@@ -26,19 +27,21 @@ def types(connection: sqlite3.Connection) -> list[str]:
 def endpoints(connection: sqlite3.Connection) -> list[Endpoint]:
     """``Store.endpoints``."""
     query = "SELECT number, spec, health FROM endpoints WHERE removed = 0 ORDER BY number"
-    found = []
-    for number, spec, health in connection.execute(query):
-        fields = json.loads(spec)
-        fields["types"] = tuple(fields["types"])
-        found.append(Endpoint(**fields, number=number, health=health))
-    return found
+    return [_endpoint(*row) for row in connection.execute(query)]
 
 
-def subscribers(connection: sqlite3.Connection, name: str) -> list[int]:
+@lru_cache(maxsize=50_000)  # all are read again after each change of one
+def _endpoint(number: int, spec: str, health: str) -> Endpoint:
+    fields = json.loads(spec)
+    fields["types"] = tuple(fields["types"])
+    return Endpoint(**fields, number=number, health=health)
+
+
+def subscribers(connection: sqlite3.Connection, name: str) -> list[int] | None:
     """``Store.subscribers``."""
     found = connection.execute("SELECT position FROM types WHERE name = ?", (name,)).fetchone()
     if found is None:
-        return []
+        return None
     word, bit = divmod(found[0], WORD_BITS)
     query = "SELECT endpoint FROM masks WHERE word = ? AND bits & ? ORDER BY endpoint"
     return [endpoint for (endpoint,) in connection.execute(query, (word, 1 << bit))]
@@ -51,15 +54,14 @@ def register(ledger: Ledger, names: Sequence[str]) -> list[str]:
     if fresh:
         rows = list(enumerate(fresh, start=len(known)))
         ledger.executemany("INSERT INTO types (position, name) VALUES (?, ?)", rows)
-        known += fresh
         for endpoint in endpoints(ledger.connection):
-            put_mask(ledger, endpoint.number, endpoint.types, known)
-        ledger.effects.endpoints_changed = True
-    return known
+            add_to_mask(ledger, endpoint.number, endpoint.types, fresh, len(known))
+    return known + fresh
 
 
 def put_endpoint(ledger: Ledger, endpoint: Endpoint) -> Endpoint:
     """``Store.put_endpoint``."""
+    known = register(ledger, [pattern for pattern in endpoint.types if is_plain(pattern)])
     fields = asdict(endpoint)
     number, health = fields.pop("number"), fields.pop("health")
     row = (endpoint.id, json.dumps(fields), health)
@@ -73,21 +75,27 @@ def put_endpoint(ledger: Ledger, endpoint: Endpoint) -> Endpoint:
             number = ledger.execute(query, row).lastrowid
     except sqlite3.IntegrityError as error:
         raise ConflictError(f"endpoint {endpoint.id!r} is there already; give it another id") from error
-    put_mask(ledger, number, endpoint.types, types(ledger.connection))
+    ledger.execute("DELETE FROM masks WHERE endpoint = ?", (number,))
+    add_to_mask(ledger, number, endpoint.types, known)
     ledger.effects.endpoints_changed = True
     return replace(endpoint, number=number)
 
 
-def put_mask(ledger: Ledger, endpoint: int, patterns: Iterable[str], names: Sequence[str]) -> None:
-    """Store which types an endpoint's patterns match."""
+def add_to_mask(
+    ledger: Ledger, endpoint: int, patterns: Sequence[str], names: Sequence[str], first: int = 0
+) -> None:
+    """Store which types, from position ``first`` on, an endpoint's patterns match."""
     words: dict[int, int] = {}
-    for position, name in enumerate(names):
+    for position, name in enumerate(names, start=first):
         if matches(patterns, name):
             word, bit = divmod(position, WORD_BITS)
             words[word] = words.get(word, 0) | 1 << bit
-    ledger.execute("DELETE FROM masks WHERE endpoint = ?", (endpoint,))
     rows = [(word, endpoint, bits) for word, bits in words.items()]
-    ledger.executemany("INSERT INTO masks (word, endpoint, bits) VALUES (?, ?, ?)", rows)
+    query = (
+        "INSERT INTO masks (word, endpoint, bits) VALUES (?, ?, ?)"
+        " ON CONFLICT (word, endpoint) DO UPDATE SET bits = bits | excluded.bits"
+    )
+    ledger.executemany(query, rows)
 
 
 def save_health(ledger: Ledger, health: dict[int, str]) -> None:

@@ -41,9 +41,10 @@ class Subscriptions:
         self._generation = -1
         self._true_until = 0
         self._checking = asyncio.Lock()
+        self._reading = asyncio.Lock()
 
     def clear(self) -> None:
-        """Forget everything: endpoints, types or subscriptions have changed."""
+        """Forget everything: endpoints have changed."""
         self._age += 1
         self._endpoints = None
         self._by_type = {}
@@ -73,10 +74,11 @@ class Subscriptions:
             found = self._by_type.get(type_)
             if found is not None:
                 return found
-            if type_ not in await self._store.types():
-                await self._store.register([type_])
             age = self._age
             numbers = await self._store.subscribers(type_)
+            if numbers is None:
+                await self._store.register([type_])
+                continue
             known = (await self.endpoints()).by_number
             if age == self._age:
                 found = tuple(known[number] for number in numbers if number in known)
@@ -89,12 +91,13 @@ class Subscriptions:
         self._by_type[type_] = found
 
     async def endpoints(self) -> Known:
-        """All endpoints."""
+        """All endpoints; whoever asks while they are being read waits for the same answer."""
         while True:
             await self._check()
-            if self._endpoints is not None:
-                return self._endpoints
-            age = self._age
-            rows = await self._store.endpoints()
-            if age == self._age:
-                self._endpoints = Known({row.number: row for row in rows}, {row.id: row for row in rows})
+            async with self._reading:
+                if self._endpoints is not None:
+                    return self._endpoints
+                age = self._age
+                rows = await self._store.endpoints()
+                if age == self._age:
+                    self._endpoints = Known({row.number: row for row in rows}, {row.id: row for row in rows})
