@@ -81,9 +81,10 @@ def collect(
     missing = int((~accepted).sum())
     if missing:
         problems.append(f"{missing:,} events of the scenario were never accepted; the trace is without them")
+    ended = min(ended_ns - start_ns, model.end)
+    attempts = _until(ended, attempts, rows)
     columns = _columns(expected, accepted, rows, attempts)
-    polls = _polls(model, receiver_rows, ended_ns - start_ns, problems)
-    whole = replace(columns, polls=polls, ended=ended_ns - start_ns)
+    whole = replace(columns, polls=_polls(model, receiver_rows, ended, problems), ended=ended)
     return Collected(trace=trace.build(model, whole, "real"), problems=tuple(problems), missing=missing)
 
 
@@ -264,6 +265,31 @@ def _deliveries(
         rows[name][settled["delivery"]] = settled[name]
     rows["due"][rows["state"] != policy.WAITING] = NOT_YET
     return rows
+
+
+def _until(ended: int, attempts: Table, rows: Table) -> Table:
+    """The attempts of the scenario's time; what stood differently at its end stands so in ``rows`` afterwards.
+
+    A run that is over has still to be stopped, and a dispatcher finishes what it has begun.
+    """
+    begun = attempts["started"] <= ended
+    following = {name: attempts[name][~begun] for name in ("delivery", "due", "attempt_number")}
+    attempts = {name: column[begun] for name, column in attempts.items()}
+    open_ = attempts["finished"] > ended
+    for name, nothing in (("finished", NOT_YET), ("outcome", NO_OUTCOME), ("status", 0)):
+        attempts[name] = np.where(open_, nothing, attempts[name])
+    reopened = rows["settled"] > ended
+    reopened[following["delivery"]] = True
+    reopened[attempts["delivery"][open_]] = True
+    for name, nothing in (("state", policy.WAITING), ("settled", NOT_YET), ("cause", 0)):
+        rows[name][reopened] = nothing
+    rows["state"][attempts["delivery"][open_]] = policy.IN_FLIGHT
+    rows["delivered"][rows["delivered"] > ended] = NOT_YET
+    rows["attempts"] = np.bincount(attempts["delivery"], minlength=len(rows["state"]))
+    for row, due, number in zip(*(following[name].tolist() for name in following), strict=True):
+        if number == rows["attempts"][row] and rows["state"][row] == policy.WAITING:
+            rows["due"][row] = due
+    return attempts
 
 
 def _agree(attempts: Table, rows: Table) -> None:

@@ -71,6 +71,8 @@ class _Event(NamedTuple):
     type: str
     key: str
     seq: int
+    deleted_at: int
+    """When the object behind it is deleted; an event of an object that is gone by then names it, without data."""
 
 
 def _source(model: Model, source: int, start_ns: int, index: int, of: int) -> Iterator[Post]:
@@ -82,8 +84,8 @@ def _source(model: Model, source: int, start_ns: int, index: int, of: int) -> It
             yield heapq.heappop(deleted)
         yield _post(producer, change, start_ns, filler)
         for event in change:
-            if (deletion := _deletion(model, source, event)) is not None:
-                heapq.heappush(deleted, deletion)
+            if event.at < event.deleted_at < min(model.end, FOREVER):
+                heapq.heappush(deleted, _deletion(producer, event))
     while deleted:
         yield heapq.heappop(deleted)
 
@@ -93,6 +95,7 @@ def _changes(model: Model, source: int, index: int, of: int) -> Iterator[list[_E
     from sim import jit
 
     spec, names = model.sources[source], model.key_names[source]
+    holds_ids = model.scenario.dispatcher.queue_holds == "id"
     in_batches = bool(spec.batch_counts)
     types: dict[tuple[int, int], str] = {}
     held: list[_Event] = []
@@ -105,7 +108,8 @@ def _changes(model: Model, source: int, index: int, of: int) -> Iterator[list[_E
             held = []
         if (kind, key_code) not in types:
             types[kind, key_code] = wire_type(model, source, kind, key_code)
-        held.append(_Event(at, number, types[kind, key_code], key, seq))
+        deleted_at = model.deleted_at(source, number, at) if holds_ids else FOREVER
+        held.append(_Event(at, number, types[kind, key_code], key, seq, deleted_at))
     if held:
         yield held
 
@@ -121,12 +125,19 @@ def _post(producer: str, change: list[_Event], start_ns: int, filler: str) -> Po
             "key": key,
             "seq": event.seq,
             "occurred_at": occurred,
-            "data": _data(event.number, filler),
+            **_content(producer, event, filler),
         }
         for event in change
     ]
     body = orjson.dumps(events if len(events) > 1 else events[0])
     return Post(at, POST, EVENTS_PATH, key, tuple(f"{producer}:{event.number}" for event in change), body)
+
+
+def _content(producer: str, event: _Event, filler: str) -> dict[str, object]:
+    """The data of an event, or the object that they are to be taken from where that has been deleted before."""
+    if event.deleted_at <= event.at:
+        return {"object": {"type": event.type, "id": f"{producer}:{event.number}"}}
+    return {"data": _data(event.number, filler)}
 
 
 def _data(number: int, filler: str) -> dict[str, object]:
@@ -140,15 +151,10 @@ def _rfc3339(ns: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest // 1000:06d}Z"
 
 
-def _deletion(model: Model, source: int, event: _Event) -> Post | None:
-    """The request that deletes the object behind an event, if ids are queued and it is deleted in this run."""
-    if model.scenario.dispatcher.queue_holds != "id":
-        return None
-    at = model.deleted_at(source, event.number, event.at)
-    if at >= min(model.end, FOREVER):
-        return None
-    object_id = f"{model.producers[source]}:{event.number}"
-    return Post(at, DELETE, f"/objects/{quote(event.type, safe='')}/{quote(object_id)}", event.key, (), b"")
+def _deletion(producer: str, event: _Event) -> Post:
+    """The request that deletes the object behind an event."""
+    path = f"/objects/{quote(event.type, safe='')}/{quote(f'{producer}:{event.number}')}"
+    return Post(event.deleted_at, DELETE, path, event.key, (), b"")
 
 
 # --------------------------------------------------------------------------- types on the wire

@@ -106,6 +106,25 @@ def test_a_recorded_simulation_is_collected_as_it_was(name: str) -> None:
     assert under_way.any() == (name == "cut short")
 
 
+@pytest.mark.parametrize("name", ["cut short", "timepad", "dreamkas"])
+def test_what_comes_after_the_end_is_not_of_the_run(name: str) -> None:
+    """A dispatcher that goes on after the drain leaves the trace of a simulation that stops there."""
+    scenario, overrides = WORLDS[name]
+    built, made = simulated(scenario, [*overrides, "drain=1s"])
+    longer, on = simulated(scenario, [*overrides, "drain=1h"])
+    sent, got = recorded.dispatcher_lines(on), recorded.receiver_lines(longer, on)
+    found = collected(built, on, sent, got)
+    assert found.problems == ()
+    assert made.deliveries["settled_s"].isna().any()
+    assert len(on.attempts) > len(made.attempts)
+    pd.testing.assert_frame_equal(found.trace.attempts, made.attempts, check_exact=True)
+    ours, theirs = found.trace.deliveries.copy(), made.deliveries.copy()
+    ours["due_s"] = ours["due_s"].fillna(
+        theirs["due_s"]
+    )  # of what was never tried again it is not in a trace
+    pd.testing.assert_frame_equal(ours, theirs, check_exact=True)
+
+
 def test_the_events_that_are_expected_are_the_simulated_ones() -> None:
     """Ids of events and deliveries lead to their rows, in the order of a simulation; those of others to none."""
     built, made = simulated(*WORLDS["polling-versus-push"])

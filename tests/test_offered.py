@@ -129,6 +129,22 @@ def test_objects_are_deleted_when_the_simulation_deletes_them() -> None:
         assert post.at == built.deleted_at(0, int(event.partition(":")[2]), events[event].at)
 
 
+def test_an_event_of_an_object_that_is_gone_names_it() -> None:
+    """Deleted before its event: there is nothing to store, so no request must delete it, and it vanishes."""
+    gone = {"shop": ROUTED["producers"]["shop"] | {"objects": {"deleted_after": "0s"}}}
+    for holds in ("id", "body"):
+        changes = {"producers": gone, "endpoints": {"all": ROUTED["endpoints"]["all"]}}
+        built = model.build(sim.load(ROUTED | changes | {"dispatcher": {"queue_holds": holds}}))
+        posts = list(offered.posts(built, T0))
+        events = [orjson.loads(post.body) for post in posts if post.ids]
+        assert events
+        assert all(post.ids for post in posts)
+        for event in events:
+            wanted = {"type": event["type"], "id": event["id"]} if holds == "id" else None
+            assert event.get("object") == wanted
+            assert ("data" in event) == (wanted is None)
+
+
 def test_a_member_that_no_key_leads_to_is_not_made() -> None:
     """Six members and four keys: the dispatcher takes no endpoint without types, and nothing would come to it."""
     producers = {"shop": ROUTED["producers"]["shop"] | {"keys": {"count": 4}}}
