@@ -134,13 +134,13 @@ def allowances(simulated: Trace, tolerances: Tolerances) -> dict[str, tuple[floa
 
 
 def backlog_floor(simulated: Trace, wait_s: float) -> float:
-    """The backlog that a machine makes of nothing: those created at one instant, and so long a wait at the peak rate.
+    """The backlog that a machine makes of nothing: as many as come due within ``wait_s``, for all of them may wait so long.
 
-    A simulated sender starts all of them before time goes on; a real one has them one after another. The second is
-    Little's law.
+    A simulated sender that is free starts each at its due time; a real one has them one after another.
     """
-    at_once = simulated.deliveries["created_s"].value_counts().max() if len(simulated.deliveries) else 0
-    return float(at_once) + math.ceil(simulated.metrics["attempts_per_s_max"] * wait_s)
+    due = np.sort(simulated.attempts["due_s"].to_numpy())
+    within = np.searchsorted(due, due + wait_s, side="right") - np.arange(len(due))
+    return float(within.max(initial=0))
 
 
 def _within(sim: float, real: float, limit: float) -> bool:
