@@ -134,7 +134,7 @@ def allowances(simulated: Trace, tolerances: Tolerances) -> dict[str, tuple[floa
 
 
 def backlog_floor(simulated: Trace, wait_s: float) -> float:
-    """The backlog that a machine makes of nothing: as many as come due within ``wait_s``, for all of them may wait so long.
+    """The backlog that a machine makes of nothing: all that come due within ``wait_s``, as each may wait so long.
 
     A simulated sender that is free starts each at its due time; a real one has them one after another.
     """
