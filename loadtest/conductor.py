@@ -10,6 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, BinaryIO
 
 import orjson
@@ -19,7 +20,7 @@ from loadtest.api_client import ApiClient
 from loadtest.arrange import Receivers, arrange
 from loadtest.follow import Follower, Record
 from loadtest.load_shapes import factor, shaped
-from loadtest.posted import Posted, Row, posted
+from loadtest.posted import Posted, posted, read
 from sim.errors import ScenarioError
 from sim.model import Model
 from sim.policy import SECOND
@@ -81,7 +82,6 @@ class Conductor:
         self.plan = plan
         self.failure = ""
         """Why the run is not a whole one; empty if it is."""
-        self.rows: list[Row] = []
         self.start_ns = 0
         self.settled = False
         self._api = ApiClient(plan.dispatcher, plan.token)
@@ -89,7 +89,8 @@ class Conductor:
         self._waiting_for: set[int] = set()
         self._workers: Sequence[str] = ()
         self._looked = 0.0
-        self._file: BinaryIO | None = None
+        self._posts: BinaryIO | None = None
+        """The requests, a line each: a long run has too many for the memory."""
         self._follower: Follower | None = None
 
     # ----------------------------------------------------------------- begin
@@ -127,8 +128,9 @@ class Conductor:
             )
         else:
             self.start_ns = clock.now() + round(LEAD_S * SECOND)
+        folder = self.plan.folder
+        self._posts = TemporaryFile() if folder is None else (folder / POSTS).open("w+b")  # noqa: SIM115
         if self.plan.folder is not None:
-            self._file = (self.plan.folder / POSTS).open("wb")
             (self.plan.folder / START).write_bytes(orjson.dumps({"start_ns": self.start_ns}))
 
     def _note_end(self, failure: str) -> None:
@@ -153,10 +155,9 @@ class Conductor:
 
     def heard(self, message: dict[str, Any]) -> None:
         """Take what a generator tells of its requests."""
-        self.rows.extend(message["rows"])
-        if self._file is not None and message["rows"]:
-            self._file.write(b"".join(orjson.dumps(row) + b"\n" for row in message["rows"]))
-            self._file.flush()
+        if self._posts is not None and message["rows"]:
+            self._posts.write(b"".join(orjson.dumps(row) + b"\n" for row in message["rows"]))
+            self._posts.flush()
         if message["error"]:
             self.fail(message["error"])
         if message["done"]:
@@ -220,9 +221,10 @@ class Conductor:
         """What was sent; the file is complete."""
         if self._follower is not None:
             self._follower.close()
-        if self._file is not None:
-            self._file.close()
-            self._file = None
         self._note_end(self.failure)
         self._api.close()
-        return posted(self.rows)
+        if self._posts is None:
+            return posted([])
+        with self._posts as file:
+            file.seek(0)
+            return read(file)

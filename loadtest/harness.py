@@ -266,7 +266,8 @@ class LoadTest:
         if (path := folder / START).exists():
             recorded.start_ns = int(orjson.loads(path.read_bytes())["start_ns"])
         if (path := folder / POSTS).exists():
-            recorded.sent = posted.read(path)
+            with path.open("rb") as file:
+                recorded.sent = posted.read(file)
         recorded.receivers = [_whole_lines(path) for path in sorted(folder.glob("receivers-*.ndjson"))]
         for pattern in ("*.log", "locust.html", "locust_*.csv"):
             recorded.files |= {path.name: path.read_bytes() for path in folder.glob(pattern)}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 import orjson
@@ -82,14 +81,9 @@ def posted(rows: Iterable[Row]) -> Posted:
     )
 
 
-def read(path: Path) -> Posted:
+def read(file: BinaryIO) -> Posted:
     """Read the rows that a master wrote, one in each line; a line that was cut off is left out."""
-    rows = []
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                rows.append(orjson.loads(line))
-    return posted(rows)
+    return posted(orjson.loads(line) for line in file if line.endswith(b"\n"))
 
 
 def too_late(metrics: Mapping[str, float], gated_s: float = math.inf) -> str:

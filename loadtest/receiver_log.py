@@ -14,8 +14,8 @@ from typing import Any, BinaryIO
 
 import orjson
 
-MOST_KEPT = 200_000
-"""Lines in memory, about 70 MB."""
+MOST_KEPT = 50_000
+"""Lines in memory, about 18 MB."""
 
 
 class ForgottenError(LookupError):
