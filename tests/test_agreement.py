@@ -63,7 +63,7 @@ def test_a_run_much_slower_keeps_its_fates_and_fails_its_latency(calm: Trace) ->
 
 def test_a_sender_short_of_workers_fails_its_waits(calm: Trace) -> None:
     """Nothing else is different, and no fate is."""
-    found = verdict(calm, as_real(SCENARIO, "dispatcher.workers=9"))
+    found = verdict(calm, as_real(SCENARIO, "dispatcher.workers=8"))
     assert fates_of(found).ok
     assert {"queue_wait_s_mean", "queue_wait_s_p99", "backlog_max"} <= failed(found)
     assert not failed(found) & {"lost_share", "delivered_share", "attempts_per_delivery", "duplicate_share"}
