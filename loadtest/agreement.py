@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from loadtest.agreement_fates import Difference, Fates, compare_fates
 from loadtest.agreement_figures import Compared, Sides, Tolerances, allowances, compare_figures
 from loadtest.agreement_luck import Luck, delayed, judge, latencies, same_luck
 from loadtest.agreement_timing import timing_reasons
-from sim.calibrate_attempts import overhead_s
+from sim.calibrate_sender import overhead
 from sim.model import Model
 from sim.result import run
 from sim.scenario import Scenario
@@ -169,19 +169,8 @@ def compare(
 
 
 def with_overhead(scenario: Scenario, real: Trace) -> Scenario:
-    """The scenario with the sender's own work per attempt as a real run of it shows it, as its overhead.
-
-    That is the time from the start of an attempt to the moment at which an idle endpoint takes it up, and by how much
-    timers miss the due times of attempts that nothing holds up: medians both.
-    """
-    pushed = real.attempts[real.attempts["tier"] > 0]  # what polls bring takes the sender no attempt
-    work = overhead_s(replace(real, attempts=pushed)).value
-    free = pushed[pushed["wait_cause"].astype(object) == ""]
-    missed = float((free["started_s"] - free["due_s"]).median()) if len(free) else 0.0
-    measured = sum(
-        part for part in (work, missed) if part > 0
-    )  # clocks may disagree; NaN: nothing was taken up
-    return delayed(scenario, round(measured * 1e9))
+    """The scenario with what the sender adds to each attempt in a real run of it, as ``fit`` gives it."""
+    return delayed(scenario, overhead(real.attempts).ns)
 
 
 def _broken(simulated: Trace, real: Trace, model: Model) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Before the first event: endpoints at the dispatcher for every member of a scenario, and T0 at the receivers."""
+"""Before the first event: endpoints at the dispatcher for every member of a scenario, and T0 for all."""
 
 from __future__ import annotations
 
@@ -94,6 +94,26 @@ def arrange(model: Model, api: ApiClient, urls: Mapping[str, str]) -> None:
         )
     for body in endpoints(model, urls):
         api.call("POST", "/endpoints", body, good=(201,))
+
+
+def begin(api: ApiClient, receivers: Receivers, at_ns: int) -> None:
+    """Begin the scenario's time at the dispatcher and at the receivers, ns since 1970.
+
+    Raises:
+        ScenarioError: it has begun before.
+    """
+    api.call("POST", f"/start?at={at_ns}")
+    receivers.start(at_ns)
+
+
+def begun_at(api: ApiClient) -> int | None:
+    """When the scenario's time began, as the dispatcher was told; None: this process was not.
+
+    Raises:
+        ScenarioError: it cannot be asked.
+    """
+    told: int | None = api.call("GET", "/healthz")["start_ns"]
+    return told
 
 
 def wait_ready(api: ApiClient, path: str, patience_s: float) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from loadtest.capacity import CAPACITY
 from loadtest.cli_real import Compress, Processes, Receivers, Store, Tiers, interruptible, read_scenario
 from sim import cli
 from sim.cli_experiment import Overrides, ScenarioName, Seed
@@ -70,7 +71,7 @@ def loadtest(
     ] = 0,
     capacity: Annotated[
         int, typer.Option(help="Requests under way at once, of each sending process.")
-    ] = 1000,
+    ] = CAPACITY,
     as_json: cli.AsJson = False,
 ) -> int:
     """Run a scenario for real, dispatcher, receivers and Locust on this machine, and judge it by gates."""

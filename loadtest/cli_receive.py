@@ -219,13 +219,12 @@ def _part(text: str) -> tuple[int, int]:
 
 def _start(text: str) -> int | None:
     from loadtest import clock
-    from loadtest.receiver import is_far
 
     if text == "wait":
         return None
     if text == "now":
         return clock.now()
-    if not (text.isascii() and text.isdigit() and len(text) < 20) or is_far(int(text)):
+    if not (text.isascii() and text.isdigit() and len(text) < 20) or clock.is_far(int(text)):
         rule = "must be now, wait, or nanoseconds since 1970 within a year of now, such as"
         raise ScenarioError(f"--start is {text[:60]}; it {rule} {clock.now()}")
     return int(text)

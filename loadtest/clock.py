@@ -11,6 +11,8 @@ import os
 import time
 
 ANCHOR_VARIABLE = "HOOKLAB_CLOCK_ANCHOR"
+FARTHEST_START = 366 * 86_400 * 1_000_000_000
+"""A start further away from now is a mistake of units, ns."""
 
 
 def anchor() -> int:
@@ -24,6 +26,11 @@ ANCHOR = anchor()
 def now() -> int:
     """Nanoseconds since 1970 by the anchored clock."""
     return ANCHOR + time.monotonic_ns()
+
+
+def is_far(start: int) -> bool:
+    """Whether a start is so far from now that it must be a mistake."""
+    return abs(start - now()) > FARTHEST_START
 
 
 def drift() -> int:

@@ -26,7 +26,7 @@ import pyarrow.compute as pc
 
 from loadtest import pairing, trace_rows
 from loadtest.expected import UNKNOWN, Expected, expected_of
-from sim import policy, trace
+from sim import meta, policy, trace
 from sim.dispatch import NOT_YET
 from sim.errors import ScenarioError
 from sim.model import Model
@@ -34,6 +34,8 @@ from sim.receiver import NEVER
 from sim.trace import NO_OUTCOME, Columns, Ints, Trace
 
 Table = dict[str, Ints]
+NAMED = 5
+"""Deliveries that a problem names."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -85,7 +87,7 @@ def collect(
     attempts = _until(ended, attempts, rows)
     columns = _columns(expected, accepted, rows, attempts)
     whole = replace(columns, polls=_polls(model, receiver_rows, ended, problems), ended=ended)
-    return Collected(trace=trace.build(model, whole, "real"), problems=tuple(problems), missing=missing)
+    return Collected(trace=trace.build(model, whole, meta.REAL), problems=tuple(problems), missing=missing)
 
 
 # --------------------------------------------------------------------------- the dispatcher's side
@@ -120,6 +122,7 @@ def _of_dispatcher(expected: Expected, table: Any, start_ns: int, problems: list
         "settled": _ints(over, "settled_ns") - start_ns,
         "delivered": np.where(delivered == NOT_YET, NOT_YET, delivered - start_ns),
     }
+    problems.extend(_resends(table))
     last = np.unique(of[::-1], return_index=True)[1]  # one that was sent again is settled again
     settled = {name: column[::-1][last] for name, column in settled.items()}
     counted = np.bincount(attempts["delivery"], minlength=len(expected.event))
@@ -130,6 +133,15 @@ def _of_dispatcher(expected: Expected, table: Any, start_ns: int, problems: list
             "from its beginning?"
         )
     return attempts, settled
+
+
+def _resends(table: Any) -> Iterator[str]:
+    """Deliveries that somebody sent again: what follows from there is none of the scenario's doing."""
+    resent = table.filter(pc.equal(table["kind"], trace_rows.RESEND))["delivery_id"]
+    names = pc.unique(resent).to_pylist()
+    if names:
+        told = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
+        yield f"{len(names):,} deliveries were resent by hand in mid-run: {told}"
 
 
 def _tell_foreign(table: Any, rows: Ints, what: str, problems: list[str]) -> None:

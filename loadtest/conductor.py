@@ -17,7 +17,8 @@ import orjson
 
 from loadtest import clock
 from loadtest.api_client import ApiClient
-from loadtest.arrange import Receivers, arrange
+from loadtest.arrange import Receivers, arrange, begin, begun_at
+from loadtest.capacity import CAPACITY
 from loadtest.follow import Follower, Record
 from loadtest.load_shapes import factor, shaped
 from loadtest.posted import Posted, posted, read
@@ -32,8 +33,6 @@ START, POSTS, END = "start.json", "posts.ndjson", "end.json"
 LEAD_S = 2.0
 """From the master's word to T0: generators read the scenario meanwhile."""
 LOOK_EVERY_S = 0.5
-CAPACITY = 1000
-"""Requests that may be under way or wait for their predecessor, of one generator, if nothing else is said."""
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +117,7 @@ class Conductor:
             receivers = Receivers(self.plan.receivers)
             arrange(model, self._api, receivers.urls())
             self.start_ns = clock.now() + round(LEAD_S * SECOND)
-            receivers.start(self.start_ns)
+            begin(self._api, receivers, self.start_ns)
             self._follower = Follower(
                 model,
                 self.plan.dispatcher,
@@ -196,12 +195,17 @@ class Conductor:
         if not self.settled and now - self._looked >= LOOK_EVERY_S:
             self._looked = now
             try:
-                self.settled = not self._api.call("GET", "/deliveries?state=waiting,in_flight&limit=1")[
-                    "deliveries"
-                ]
+                self._look()
             except ScenarioError as error:
                 self.fail(str(error))
         return self.settled or clock.now() > self.start_ns + self._model.end
+
+    def _look(self) -> None:
+        """Whether the dispatcher still is the process that was told T0, and whether anything waits there."""
+        if self.plan.receivers and begun_at(self._api) != self.start_ns:
+            self.fail(f"the dispatcher at {self._api.url} was restarted in mid-run")
+        waiting = self._api.call("GET", "/deliveries?state=waiting,in_flight&limit=1")
+        self.settled = not waiting["deliveries"]
 
     def follow(self) -> list[Record]:
         """What the dispatcher and the receivers have recorded since the last call, as far as it is known."""

@@ -22,8 +22,9 @@ import orjson
 from loadtest import clock, posted, processes
 from loadtest.api_client import ApiClient
 from loadtest.arrange import endpoints, wait_ready
+from loadtest.capacity import CAPACITY
 from loadtest.collect import collect
-from loadtest.conductor import CAPACITY, END, POSTS, START
+from loadtest.conductor import END, POSTS, START
 from loadtest.load_result import INTERRUPTED, LoadResult, Recorded
 from loadtest.processes import HOOKLAB, Child, Children
 from loadtest.trace_rows import PageReader, dispatcher_rows, receiver_rows

@@ -18,7 +18,8 @@ from locust.argument_parser import LocustArgumentParser
 from locust.env import Environment
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
-from loadtest.conductor import BEGIN, CAPACITY, SENT, Conductor, Plan
+from loadtest.capacity import CAPACITY
+from loadtest.conductor import BEGIN, SENT, Conductor, Plan
 from loadtest.follow import Processed, Record, Settled
 from loadtest.generator import Sent as Request
 from loadtest.part import Part

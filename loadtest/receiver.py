@@ -44,8 +44,6 @@ T = TypeVar("T")
 FLUSH_EVERY_S = 1.0
 LINES = 10_000
 """Lines of the log in one answer, if nothing else is asked for."""
-FARTHEST_START = 366 * 86_400 * SECOND
-"""A start further away from now is a mistake of units."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -449,16 +447,11 @@ class Service:
         if at is not None and not _is_number(at[-1]):
             return _refusal(400, "at must be nanoseconds since 1970")
         start = clock.now() if at is None else int(at[-1])
-        if is_far(start):
+        if clock.is_far(start):
             return _refusal(400, f"at is {start}; it must be nanoseconds since 1970, within a year of now")
         self.start = start
         self._begin()
         return reply_with(200, orjson.dumps({"start_ns": start}))
-
-
-def is_far(start: int) -> bool:
-    """Whether a start is so far from now that it must be a mistake."""
-    return abs(start - clock.now()) > FARTHEST_START
 
 
 def _is_number(text: str) -> bool:

@@ -21,7 +21,7 @@ from sim.errors import ScenarioError
 
 LINES = 10_000
 """Lines of one page: the most that a dispatcher gives."""
-ATTEMPT, DELIVERY = "attempt", "delivery"
+ATTEMPT, DELIVERY, RESEND = "attempt", "delivery", "resend"
 """Kinds of a dispatcher's line."""
 REQUEST, POLL, SWITCH = "request", "poll", "switch"
 """Kinds of a receiver's line."""

@@ -12,6 +12,7 @@ attempts of a delivery counts earlier ones too.
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from loadtest import trace_rows
-from sim import output
+from sim import meta, output
 
 ATTEMPTS = (
     *("delivery_id", "event_id", "endpoint", "key", "seq", "attempt_number", "tier", "created_s", "due_s"),
@@ -54,7 +55,9 @@ _NANOSECOND = pa.scalar(Decimal("1e-9"), pa.decimal128(10, 9))
 
 
 def save(rows: Any, folder: Path, table_format: str) -> dict[str, int]:
-    """Write both tables into a folder, whole or not at all; how many rows each has.
+    """Write both tables and ``meta.json`` into a folder, whole or not at all; how many rows each table has.
+
+    The metadata say that a real sender made the attempts, as those of a load test do.
 
     Args:
         rows: as ``trace_rows.dispatcher_rows`` gives them.
@@ -68,6 +71,7 @@ def save(rows: Any, folder: Path, table_format: str) -> dict[str, int]:
     tables = {"attempts": attempts(rows), "deliveries": deliveries(rows)}
     with output.replacing(folder.resolve()) as new:
         (new / output.MARKER).write_text(output.MARKED, encoding="utf-8")
+        (new / "meta.json").write_text(json.dumps({"engine": meta.REAL}) + "\n", encoding="utf-8")
         for name, table in tables.items():
             _write(table, new / f"{name}.{table_format}", table_format)
     return {name: len(table) for name, table in tables.items()}
@@ -82,6 +86,7 @@ def attempts(rows: Any) -> Any:
 
 def deliveries(rows: Any) -> Any:
     """The table of deliveries; times in columns ``_ns``, ns since 1970."""
+    rows = rows.filter(pc.is_in(rows["kind"], pa.array([trace_rows.ATTEMPT, trace_rows.DELIVERY])))
     number = rows["delivery_id"].combine_chunks().dictionary_encode().indices.to_numpy()
     is_end = pc.equal(rows["kind"], trace_rows.DELIVERY).to_numpy()
     # of each delivery the last line that settles it, or else its last attempt

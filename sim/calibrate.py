@@ -30,6 +30,7 @@ from sim.calibrate_durations import (
 from sim.calibrate_families import sample
 from sim.calibrate_log import Log
 from sim.calibrate_outages import Period
+from sim.calibrate_sender import overhead
 from sim.errors import Problem, ScenarioError
 from sim.scenario import load
 
@@ -65,6 +66,8 @@ class FitResult:
     """Latency, up and down times with their samples; ``plot`` draws them."""
     history: Mapping[str, Period] = field(default_factory=dict)
     """Outages by endpoint, as given or detected."""
+    dispatcher: dict[str, Any] | None = None
+    """What the sender adds to each attempt, as the dispatcher of a scenario file; None: no real sender was logged."""
 
     def scenario(self, policy: str = "standard-webhooks") -> dict[str, Any]:
         """A scenario that runs: what was fitted, as long as the log was, with a bundled policy."""
@@ -81,18 +84,23 @@ class FitResult:
             "endpoints": {NAME: endpoint},
             "policies": {policy: {"preset": policy}},
             "receivers": {NAME: self.receiver},
+            **self._dispatcher(),
         }
 
     def blocks(self) -> dict[str, Any]:
-        """The producer (if there is one) and the receiver under their names, ready to paste."""
+        """The producer and the dispatcher (if there are) and the receiver under their names, ready to paste."""
         producers = {} if self.producer is None else {"producers": {NAME: self.producer}}
-        return {**producers, "receivers": {NAME: self.receiver}}
+        return {**producers, "receivers": {NAME: self.receiver}, **self._dispatcher()}
+
+    def _dispatcher(self) -> dict[str, Any]:
+        return {} if self.dispatcher is None else {"dispatcher": self.dispatcher}
 
     def to_json(self) -> dict[str, Any]:
         """What ``hooklab fit --json`` prints; a number that does not exist is None."""
         return {
             "receiver": self.receiver,
             "producer": self.producer,
+            "dispatcher": self.dispatcher,
             "table": _rows(self.table),
             "goodness": _rows(self.goodness),
             "warnings": list(self.warnings),
@@ -142,10 +150,10 @@ def fit(
 ) -> FitResult:
     """Fit receiver and producer blocks to a log.
 
-    ``log`` is a path (CSV, TSV, Parquet, NDJSON), a folder that ``hooklab run --out`` wrote, a frame, or a
-    ``Result``. ``columns`` maps our names to the log's (``"started_s=ts,status=code"``); ``where`` keeps rows by
-    value; ``endpoint`` is a pattern of endpoints to keep; ``observed`` cuts the log to [from, until), ISO times or
-    seconds as the log has them.
+    ``log`` is a path (CSV, TSV, Parquet, NDJSON), a folder that ``hooklab run``, ``loadtest`` or ``trace`` wrote
+    (``--out``), a frame, or a ``Result``; of a real sender the overhead is given too. ``columns`` maps our names to the
+    log's (``"started_s=ts,status=code"``); ``where`` keeps rows by value; ``endpoint`` is a pattern of endpoints to
+    keep; ``observed`` cuts the log to [from, until), ISO times or seconds as the log has them.
 
     Raises:
         ScenarioError: the log cannot be read or used; says what is missing, where, and what to do.
@@ -156,8 +164,9 @@ def fit(
     found = Findings(warnings=list(read.warnings))
     if read.kind == "attempts":
         receiver, arrivals, history = fit_attempts(read, found)
+        dispatcher = _fit_sender(read, found)
     else:
-        arrivals = None
+        arrivals = dispatcher = None
         receiver, history = _fit_history(read, found, window)
     endpoints = read.frame["endpoint"].nunique() if "endpoint" in read.frame else 1
     if endpoints == 1:
@@ -183,9 +192,20 @@ def fit(
         horizon_s=max(end - start, 0.0),
         durations=tuple(found.durations),
         history=history,
+        dispatcher=dispatcher,
     )
     load(result.scenario())  # what is given must be accepted
     return result
+
+
+def _fit_sender(log: Log, found: Findings) -> dict[str, Any] | None:
+    """What a real sender adds to each attempt, as the dispatcher of a scenario file."""
+    if not log.real:
+        return None
+    measured = overhead(log.frame)
+    found.parameters += [("", part) for part in measured if part.observations]
+    found.warnings += measured.warnings
+    return measured.block if measured.known else None
 
 
 def _table(parameters: list[tuple[str, Parameter]]) -> pd.DataFrame:
@@ -250,6 +270,7 @@ def _kept(log: Log, endpoint: str, window: tuple[float, float]) -> Log:
         span,
         deliveries,
         log.warnings,
+        log.real,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,7 +25,6 @@ from sim.calibrate_families import sample
 from sim.calibrate_log import NANOSECOND, Log
 from sim.calibrate_outages import OutageFit, Period
 from sim.errors import ScenarioError
-from sim.trace import Trace
 
 FEWEST_ERRORS = 5
 """Errors of one status below which its share is a guess, and said to be one."""
@@ -366,24 +364,3 @@ def _events(log: Log, found: Findings) -> pd.DataFrame:
     if "key" not in events:
         found.warnings.append("keys: the log has no column key, so the scenario's default stands")
     return events
-
-
-def overhead_s(trace: Trace) -> Parameter:
-    """The sender's own work per attempt (``dispatcher.overhead``), s: its median with an interval.
-
-    From when an attempt starts until the receiver takes it up, of attempts that found their endpoint idle, so that
-    nothing but the sender's work (and the network) lies between. The interval is that of order statistics.
-    """
-    frame = trace.attempts.dropna(subset=["served_s"]).sort_values(["endpoint", "started_s"], kind="stable")
-    until = (
-        frame["processed_s"].fillna(frame["finished_s"]).groupby(frame["endpoint"], observed=True).cummax()
-    )
-    busy = until.groupby(frame["endpoint"], observed=True).shift() > frame["started_s"]
-    own = np.sort(np.round((frame["served_s"] - frame["started_s"])[~busy].to_numpy(), 9))
-    count = len(own)
-    if not count:
-        return Parameter("dispatcher.overhead", math.nan, math.nan, math.nan, "s", 0)
-    low, high = (int(stats.binom.ppf(p, count, 0.5)) for p in (0.025, 0.975))
-    return Parameter(
-        "dispatcher.overhead", float(np.median(own)), float(own[low]), float(own[min(high, count - 1)]), "s", count
-    )  # fmt: skip

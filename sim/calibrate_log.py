@@ -22,12 +22,13 @@ import numpy as np
 import pandas as pd
 
 from sim.errors import Problem, ScenarioError, nearest
+from sim.meta import REAL
 
 TIMES = ("started_s", "finished_s", "created_s", "due_s", "processed_s", "served_s")
 COLUMNS = (
     *TIMES,
     *("latency_s", "outcome", "status", "endpoint", "attempt_number", "delivery_id", "event_id"),
-    *("key", "type", "producer", "wait_cause", "retry_after_s"),
+    *("key", "type", "producer", "wait_cause", "tier", "retry_after_s"),
     *("checked_s", "down_start", "down_end", "right_censored"),
 )
 """Names that a column map may give to columns."""
@@ -83,6 +84,8 @@ class Log:
     """When the log was kept, if that is known and not read off its rows."""
     deliveries: pd.DataFrame | None = None
     warnings: tuple[str, ...] = field(default=())
+    real: bool = False
+    """Whether a real sender made its attempts, as its metadata say."""
 
     def has(self, column: str) -> bool:
         """Whether the log has a column and at least one value in it."""
@@ -123,6 +126,7 @@ def read(
         window,
         deliveries,
         log.warnings,
+        meta.get("engine") == REAL,
     )
 
 

@@ -27,7 +27,9 @@ def add_to(app: typer.Typer) -> None:
 def fit(
     log: Annotated[
         str,
-        typer.Argument(help="File (.csv, .tsv, .parquet, .ndjson; .gz too), or folder of hooklab run --out."),
+        typer.Argument(
+            help="File (.csv, .tsv, .parquet, .ndjson; .gz too), or folder of run, loadtest, trace --out."
+        ),
     ],
     out: Annotated[Path | None, typer.Option(help="YAML file for the blocks.")] = None,
     columns: Annotated[
@@ -51,7 +53,10 @@ def fit(
     picture: Annotated[Path | None, typer.Option(help="File for a picture, .png or .svg.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit receiver and producer blocks to a log of attempts, or to a history of outages or checks."""
+    """Fit receiver and producer blocks to a log of attempts, or to a history of outages or checks.
+
+    Of a real sender's run (loadtest, trace) the overhead per attempt is measured too: its work, and its timers.
+    """
     from sim import calibrate_output
     from sim.calibrate import fit as fit_log
 

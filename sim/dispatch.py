@@ -13,7 +13,6 @@ disabled endpoint means beyond that is theirs (``Course``).
 from __future__ import annotations
 
 import functools
-import itertools
 from collections import deque
 from heapq import heappop, heappush
 from typing import Any, Protocol
@@ -163,7 +162,7 @@ class Course(Protocol):
 
 
 class Dispatcher:
-    """The sender's queues and workers. ``origin`` is when the workers of a list ``[from, n]`` count from."""
+    """The sender's queues and workers. ``origin`` is what the times of a list ``[from, n]`` of workers count from."""
 
     def __init__(self, env: Clock, rules: Rules, course: Course, origin: int = 0) -> None:
         self.env = env
@@ -181,10 +180,21 @@ class Dispatcher:
         self.held_due: Ranked = []
         self.streams: dict[tuple[int, ...], Queue] = {}
         self.pending = False
-        if not self.per_tier and rules.lanes is None:
-            for (_, before), (start, count) in itertools.pairwise(rules.workers_at()):
-                change = functools.partial(self.change_workers, count - before)
-                env.call(origin + start, instant.WORKERS, 0, change)
+        self.workers = workers[0] if workers else 0
+        """Of the shared pool, as the list ``[from, n]`` has it now."""
+        self.origins = 0
+        self.count_from(origin)
+
+    def count_from(self, origin: int) -> None:
+        """Let the times of a list ``[from, n]`` of workers count from here, and no more from an earlier origin."""
+        if self.per_tier or self.rules.lanes is not None:
+            return
+        self.origins += 1
+        (_, first), *later = self.rules.workers_at()
+        self.set_workers(first, self.origins, None)
+        for start, count in later:
+            change = functools.partial(self.set_workers, count, self.origins)
+            self.env.call(origin + start, instant.WORKERS, 0, change)
 
     # ----------------------------------------------------------------- the way in
 
@@ -443,9 +453,12 @@ class Dispatcher:
             endpoint.wake_at = FOREVER
             self.release(endpoint)
 
-    def change_workers(self, change: int, _moment: object) -> None:
-        """The number of workers changes; an attempt under way is finished all the same."""
+    def set_workers(self, count: int, origin: int, _moment: object) -> None:
+        """The number of workers changes, unless another origin holds by now; what is under way is finished."""
+        if origin != self.origins:
+            return
         lane = self.lanes[0]
-        lane.free += change
+        lane.free += count - self.workers
+        self.workers = count
         if lane.free > 0 and lane.ready:
             self.wake()

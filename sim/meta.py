@@ -8,6 +8,8 @@ from typing import Any
 from sim.blocks_dispatcher import UNLIMITED
 from sim.model import Model
 
+REAL = "real"
+"""Stands for an engine where a real sender made the attempts."""
 ID_BYTES = 64
 """Size of a queue entry that holds only an id (a UUID in text, a type and a separator)."""
 THIN_BYTES = 200

@@ -40,6 +40,12 @@ def test_deliveries_are_cancelled_and_resent(tmp_path: Path) -> None:
             assert (await call("POST", "/deliveries/e:0:shop:0/resend")).status == 202
             shown = await call.delivery_is("e:0:shop:0", "delivered")
             assert [attempt["attempt_number"] for attempt in shown["log"]] == [1, 2]
+            told = [json.loads(line) for line in (await call("GET", "/trace")).body.splitlines()]
+            kinds = [(row["kind"], row["delivery_id"]) for row in told]
+            assert kinds.count(("resend", "e:0:shop:0")) == 1
+            assert (
+                kinds.index(("resend", "e:0:shop:0")) < len(kinds) - 2
+            )  # the attempt and the end come later
             call.sender.go.clear()
             await call.event("e:1")
             await call.delivery_is("e:1:shop:0", "in_flight")

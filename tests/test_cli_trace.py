@@ -50,6 +50,7 @@ def test_the_tables_are_those_of_the_run(hooklab: Command, tmp_path: Path, table
         ".hooklab",
         f"attempts.{table_format}",
         f"deliveries.{table_format}",
+        "meta.json",
     ]
     tables = {
         name: pd.read_parquet(out / f"{name}.parquet")
@@ -92,6 +93,9 @@ def test_what_is_written_can_be_fitted(hooklab: Command, tmp_path: Path) -> None
         code, printed, err = hooklab("fit", str(out), "--json")
         assert code == 0, err
         assert "e:0" in printed or "receivers" in printed
+        # a real sender's, whose attempts all started when they were due
+        assert json.loads(printed)["dispatcher"] == {"overhead": "0s"}
+        assert "served_s" in err
         others = tmp_path / "others"
         others.mkdir()
         (others / "mine.txt").write_text("mine")

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pytest
 
 import sim
-from loadtest import clock, pairing, trace_rows
+from loadtest import clock, pairing, trace_rows, trace_tables
 from loadtest.collect import Collected, collect
 from loadtest.expected import expected_of
 from loadtest.follow import Follower, Processed, Settled
@@ -273,6 +273,24 @@ def test_what_does_not_fit_is_told() -> None:
     assert "by up to 9 s: the clocks" in told((whole[0], trace_rows.receiver_rows(behind)))
     assert "before the intended time" in told(whole, T0 + second)
     assert "before T0" in told(whole, T0 + second)
+    again_ = [
+        orjson.dumps(
+            {
+                "kind": "resend",
+                "cursor": 10_000 + n,
+                "delivery_id": f"p:{n}:e:0",
+                "event_id": f"p:{n}",
+                "due_s": 9.5,
+            }
+        )
+        for n in range(7)
+    ]
+    resent = trace_rows.dispatcher_rows([*sent, *again_]), whole[1]
+    assert told(resent) == (
+        "7 deliveries were resent by hand in mid-run: p:0:e:0, p:1:e:0, p:2:e:0, p:3:e:0, p:4:e:0 and 2 more"
+    )
+    table = trace_tables.deliveries(trace_rows.dispatcher_rows([*sent, *again_]))
+    assert table.equals(trace_tables.deliveries(whole[0]))
     assert "after the end of the run" in told(whole, T0, T0 + 9 * second)
 
 

@@ -14,7 +14,7 @@ import pytest
 from scipy import stats
 
 import sim
-from sim import calibrate_arrivals, calibrate_attempts, calibrate_durations, calibrate_outages, dice, model
+from sim import calibrate_arrivals, calibrate_durations, calibrate_outages, calibrate_sender, dice, model
 from sim.calibrate_durations import GUARD, fit_duration
 from sim.calibrate_families import FAMILIES, sample, uniforms
 from sim.calibrate_outages import Period
@@ -528,7 +528,7 @@ def test_servers_and_service_times_are_found_where_the_log_tells() -> None:
 
 def test_overhead_is_read_off_a_trace() -> None:
     """The sender's own work lies between the start and the arrival at an idle receiver."""
-    found = calibrate_attempts.overhead_s(busy().trace)
+    found = calibrate_sender.overhead(busy().trace.attempts).work
     assert found.value == pytest.approx(0.007)
     assert found.low <= 0.007 <= found.high
     assert found.observations > 100

@@ -287,7 +287,7 @@ def test_command_writes_blocks_scenario_and_picture(
     code, out, err = hooklab(*words, "--picture", "r.png", "--json")
     assert code == 0
     assert set(json.loads(out)) == {
-        *("receiver", "producer", "table", "goodness", "warnings", "endpoints", "horizon_s"),
+        *("receiver", "producer", "dispatcher", "table", "goodness", "warnings", "endpoints", "horizon_s"),
     }
     assert "one endpoint only" in err
     assert matplotlib.image.imread("r.png").shape[0] > 100

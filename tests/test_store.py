@@ -449,6 +449,9 @@ def test_a_resent_delivery_goes_on_counting(home: Home) -> None:
         shown = await store.delivery("e:shop")
         assert shown is not None
         assert [row.attempt_number for row in shown.log] == [1, 2]
+        told = await traced(store, 3)
+        assert [row.attempt and row.attempt.attempt_number for row in told] == [1, None, 2]
+        assert [row.resent for row in told] == [-1, later, -1]
 
     home.run(body)
 

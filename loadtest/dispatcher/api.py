@@ -62,6 +62,8 @@ class Api:
         self.changing = asyncio.Lock()
         """Held while an endpoint is read, changed and stored."""
         self.arrivals = Arrivals()
+        self.start: int | None = None
+        """T0 of the scenario, ns since 1970; None: nobody has told this process."""
         self.document = b""
         """The OpenAPI document."""
         self.started = False

@@ -154,7 +154,7 @@ def _attempt(attempt: Attempt) -> dict[str, Any]:
 
 
 async def get_trace(api: Api, request: Request) -> Response:
-    """What happened after a cursor: a line of JSON for each attempt and for each settlement.
+    """What happened after a cursor: a line of JSON for each attempt, each settlement and each resend by hand.
 
     The columns are those of the simulator's tables; what only a receiver knows is null. An attempt that settles
     its delivery gives two lines with one cursor, and a page ends with a whole cursor.
@@ -190,7 +190,9 @@ def _lines(row: TraceRow) -> Iterator[dict[str, Any]]:
             "processed_s": None,
             "wait_cause": WAIT_CAUSES[attempt.wait_cause],
         }
-    if delivery.settled >= 0 and (attempt is None or attempt.finished == delivery.settled):
+    if row.resent >= 0:
+        yield {"kind": "resend", **common, "due_s": _seconds(row.resent)}
+    elif delivery.settled >= 0 and (attempt is None or attempt.finished == delivery.settled):
         yield {
             "kind": "delivery",
             **common,

@@ -294,6 +294,13 @@ class TraceQuery(Block):
     limit: Annotated[int, Field(ge=1, le=10_000)] = 1_000
 
 
+class StartQuery(Block):
+    """When the scenario begins."""
+
+    at: Annotated[int, Field(ge=0, le=LARGEST)] | None = None
+    """ns since 1970; none: now."""
+
+
 class AttemptAnswer(BaseModel):
     """One attempt."""
 
@@ -407,3 +414,15 @@ class StatusAnswer(BaseModel):
     """How the dispatcher is."""
 
     status: str
+
+
+class StartAnswer(BaseModel):
+    """When the scenario begins."""
+
+    start_ns: int
+
+
+class HealthAnswer(StatusAnswer):
+    """How the dispatcher is, and when the scenario began; null: nobody has told this process."""
+
+    start_ns: int | None

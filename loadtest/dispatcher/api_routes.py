@@ -24,12 +24,15 @@ from loadtest.dispatcher.api_models import (
     EndpointsAnswer,
     EndpointsQuery,
     EventAnswer,
+    HealthAnswer,
     PolledAnswer,
     PollQuery,
     PostedEvent,
     Replay,
     ReplayAnswer,
     RotateSecret,
+    StartAnswer,
+    StartQuery,
     StatusAnswer,
     StoredEvent,
     TestAnswer,
@@ -162,7 +165,11 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation(
         method="GET", path="/metrics", handler=api_health.get_metrics, answer=str, media="text/plain"
     ),
-    Operation(method="GET", path="/healthz", handler=api_health.get_healthz, answer=StatusAnswer),
+    Operation(
+        method="POST", path="/start", handler=api_health.post_start, query=StartQuery, answer=StartAnswer,
+        refusals=(409,),
+    ),
+    Operation(method="GET", path="/healthz", handler=api_health.get_healthz, answer=HealthAnswer),
     Operation(method="GET", path="/readyz", handler=api_health.get_readyz, answer=StatusAnswer),
     Operation(method="GET", path="/openapi.json", handler=api_health.get_openapi, answer=ANY_JSON),
 )  # fmt: skip

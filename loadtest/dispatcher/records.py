@@ -6,8 +6,9 @@ events are texts of the user's; ``number`` is the store's own, in order of creat
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from sim import policy
 
@@ -217,11 +218,26 @@ class Event:
 
 
 class TraceRow(NamedTuple):
-    """One thing that happened, in the order in which it was stored: an attempt, a settlement, or both."""
+    """One thing that happened, in the order in which it was stored: an attempt, a settlement, or both; or a resend."""
 
     cursor: int
     delivery: Delivery
     attempt: Attempt | None
+    resent: int = -1
+    """When it was sent again by hand, which is all that this row tells; -1: it was not."""
+
+    @classmethod
+    def of(cls, cursor: int, delivery: Delivery, logged: Sequence[Any]) -> TraceRow:
+        """The row of a log as the fields of an attempt: of a settlement all are None, of a resend all but ``due``."""
+        if logged[0] is not None:
+            return cls(cursor, delivery, Attempt._make(logged))
+        due = Attempt._make(logged).due
+        return cls(cursor, delivery, None, -1 if due is None else due)
+
+
+def logged_resend(due: int) -> tuple[Any, ...]:
+    """How a resend is logged, as the fields of an attempt."""
+    return tuple(due if name == "due" else None for name in Attempt._fields)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,6 +18,9 @@ class Running(Changes, Protocol):
     async def stop(self, within_s: float) -> None:
         """Start nothing more, let attempts end for so many seconds, store what they brought."""
 
+    def count_from(self, start: int) -> None:
+        """The scenario's time begins: what its dispatcher does over time counts from here, ns since 1970."""
+
     def fan_out(self, event_id: str, key: str, endpoint: Endpoint, now: int) -> NewDelivery:
         """A new event's delivery to an endpoint, with the due time of its first attempt."""
 

@@ -162,6 +162,10 @@ class Scheduler:
 
     # ----------------------------------------------------------------- what the API asks
 
+    def count_from(self, start: int) -> None:
+        """The scenario's time begins: workers that change over time are counted from here, ns since 1970."""
+        self.dispatcher.count_from(start)
+
     def fan_out(self, event_id: str, key: str, endpoint: Endpoint, now: int) -> NewDelivery:
         """A new event's delivery to an endpoint: when its first attempt is due, and whether there will be one."""
         stream = {"none": None, "key": key, "endpoint": ""}[endpoint.ordering]

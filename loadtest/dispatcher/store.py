@@ -190,7 +190,7 @@ class Store(Protocol):
         """Let settled deliveries wait once more, due and born then; their attempts go on counting.
 
         One whose stream has others that are not settled is held behind them, whatever their numbers. Those that
-        wait already are left alone. Released are those that may be started.
+        wait already are left alone. Released are those that may be started. The trace tells of each.
         """
 
     # ----------------------------------------------------------------- what is shown

@@ -247,7 +247,7 @@ async def add_deliveries(
 
 
 async def log(part: Transaction, entries: Sequence[tuple[int, Any]]) -> None:
-    """Log (delivery, attempt); an attempt of None: settled without one."""
+    """Log (delivery, attempt); an attempt of None: settled without one. Of a resend see ``records.logged_resend``."""
     nothing = (None,) * len(sql.ATTEMPT_FIELDS)
     columns = zip(*((number, *(attempt or nothing)) for number, attempt in entries), strict=True)
     values: dict[str, Any] = dict(zip(("delivery", *sql.ATTEMPT_FIELDS), map(list, columns), strict=True))

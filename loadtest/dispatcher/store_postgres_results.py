@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from loadtest.dispatcher import store_postgres_sql as sql
-from loadtest.dispatcher.records import Released, Result, Waiting
+from loadtest.dispatcher.records import Released, Result, Waiting, logged_resend
 from loadtest.dispatcher.store import HINT_GRACE
 from loadtest.dispatcher.store_postgres_intake import log
 from loadtest.dispatcher.store_postgres_session import Transaction
@@ -165,10 +165,12 @@ async def cancel(
 async def resend(part: Transaction, deliveries: Sequence[int], when: int, sharing: Sharing) -> list[Released]:
     """Let settled deliveries wait once more."""
     found = await part.rows(sql.RESEND, {"deliveries": list(deliveries), "due": when})
-    for _, _, _, attempts, old in found:
+    for *_, attempts, old in found:
         part.count(old, attempts, -1)
         part.count(WAITING, attempts)
-    released = [Released(endpoint, at) for endpoint, at, held, _, _ in found if not held]
+    if found:
+        await log(part, [(number, logged_resend(when)) for number, *_ in sorted(found)])
+    released = [Released(endpoint, at) for _, endpoint, at, held, _, _ in found if not held]
     for endpoint, at in released:
         if not sharing.owns(endpoint):
             part.tell(endpoint, at)

@@ -83,10 +83,7 @@ async def trace(part: Transaction, after: int, limit: int) -> list[TraceRow]:
     """What was logged after a position."""
     found = await part.rows(sql.TRACE, {"after": after, "limit": limit})
     width = 1 + len(sql.ATTEMPT_FIELDS)
-    return [
-        TraceRow(row[0], _delivery(row[width:]), None if row[1] is None else _attempt(row[1:width]))
-        for row in found
-    ]
+    return [TraceRow.of(row[0], _delivery(row[width:]), row[1:width]) for row in found]
 
 
 def _attempt(row: Row) -> Attempt:

@@ -439,7 +439,7 @@ RESEND = """
         )
     from endpoints n, old
     where d.number = old.number and old.state <> 0 and n.number = d.endpoint and not n.removed
-    returning d.endpoint, d.due, d.held, d.attempts, old.state
+    returning d.number, d.endpoint, d.due, d.held, d.attempts, old.state
 """
 
 # --------------------------------------------------------------------- what is shown

@@ -148,8 +148,7 @@ def trace(connection: sqlite3.Connection, after: int, limit: int) -> list[TraceR
     found = []
     for row in connection.execute(TRACE, (after, limit)):
         cursor, *attempt = row[DELIVERY_COLUMNS:]
-        happened = None if attempt[0] is None else Attempt._make(attempt)
-        found.append(TraceRow(cursor, delivery_of(row[:DELIVERY_COLUMNS]), happened))
+        found.append(TraceRow.of(cursor, delivery_of(row[:DELIVERY_COLUMNS]), attempt))
     return found
 
 

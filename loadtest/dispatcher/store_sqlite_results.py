@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from loadtest.dispatcher.records import Released, Result
+from loadtest.dispatcher.records import Released, Result, logged_resend
 from loadtest.dispatcher.store import HINT_GRACE
 from loadtest.dispatcher.store_sqlite_intake import INSERT_SETTLEMENT, IS_BUSY
 from loadtest.dispatcher.store_sqlite_ledger import Ledger, NotTogetherError
@@ -217,6 +217,8 @@ def resend(ledger: Ledger, call: tuple[Sequence[int], int]) -> list[Released]:
         if stream is not None:
             ledger.ordered.add(endpoint)
         ledger.execute(RESEND, (due, None if held else due, due, due, held, number))
+        ledger.cursor += 1
+        ledger.execute(LOG, (ledger.cursor, number, *logged_resend(due)))
         ledger.effects.move(state, WAITING, attempts, attempts)
         if not held:
             released.append(Released(endpoint, due))
