@@ -36,7 +36,7 @@ format: setup ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 
 docs: setup ## render the docstrings of sim and loadtest into .docs/
-	$(BIN)/python -m pdoc -o .docs sim loadtest '!loadtest.locustfile' '!loadtest.shapes'
+	$(BIN)/python tests/render_docs.py .docs
 
 bench: setup ## benchmarks: ratios measured side by side in one run
 	$(BIN)/python tests/bench/engines.py

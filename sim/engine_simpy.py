@@ -77,10 +77,10 @@ class Simulation:
         self.mailboxes: dict[int, list[Turned]] = {}
         self.open: dict[int, Turned] = {}
         # flat rows of 64-bit numbers: millions of tuples would keep Python's garbage collector busy
-        self.events: array[int] = array("q")
-        self.deliveries: array[int] = array("q")
-        self.attempts: array[int] = array("q")
-        self.polls: array[int] = array("q")
+        self.events = array("q")
+        self.deliveries = array("q")
+        self.attempts = array("q")
+        self.polls = array("q")
         self.producing = len(model.sources)
         self.over = self.env.event()
         self.stopped = False

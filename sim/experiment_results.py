@@ -271,7 +271,7 @@ def pareto_of(table: pd.DataFrame, variants: Sequence[str]) -> pd.DataFrame:
     return means.assign(front=on_front(means)).reset_index().rename_axis(columns=None)
 
 
-def on_front(costs: pd.DataFrame) -> pd.Series[bool]:
+def on_front(costs: pd.DataFrame) -> pd.Series:
     """Which rows no other row beats: none is as good in every column and better in one. NaN counts as worst."""
     values = costs.to_numpy(dtype=float)
     values = np.where(np.isnan(values), np.inf, values)  # the latency of nothing is no latency to have

@@ -147,7 +147,7 @@ def _told(runs: Runs) -> str:
 # --------------------------------------------------------------------------- trade-offs
 
 
-def pareto(frame: pd.DataFrame, columns: Sequence[str] = TRADE_OFF) -> pd.Series[bool]:
+def pareto(frame: pd.DataFrame, columns: Sequence[str] = TRADE_OFF) -> pd.Series:
     """Which rows no other row beats: none is as good in every column and better in one. NaN counts as worst."""
     return on_front(frame[list(columns)])
 

@@ -953,7 +953,7 @@ def test_a_stream_tells_what_has_changed_and_nothing_else(
             assert headers[b"content-type"] == b"text/event-stream"
             assert headers[b"cache-control"] == b"no-store"
             first = json.loads(watcher.texts[0].partition("data: ")[2])
-            assert set(first) == {"figures", "tiers", "disabled", "said"}
+            assert set(first) == {"figures", "tiers", "ends", "disabled", "said"}
             assert "Nothing waits" in first["tiers"]
             await call.event()
             while not any("Deliveries that wait" in text for text in watcher.texts):

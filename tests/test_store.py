@@ -667,7 +667,7 @@ async def check_streams(store: Store, streams: dict[int, int], in_order: bool) -
 
 
 def test_lists_filter_and_page_from_new_to_old(home: Home) -> None:
-    """State, endpoint and type filter; ``after`` goes on below a number."""
+    """State, endpoint and type filter, alone and together; ``after`` goes on below a number."""
 
     async def body(store: Store, _heard: Heard) -> None:
         a, b = [(await store.put_endpoint(endpoint(id_))).number for id_ in ("a", "b")]
@@ -690,7 +690,15 @@ def test_lists_filter_and_page_from_new_to_old(home: Home) -> None:
         assert await listed(states=(DEAD, EXPIRED)) == [2, 1]
         assert await listed(states=(DEAD, EXPIRED, STATE_DELIVERED), endpoint="b") == [2, 0]
         assert await listed(type="odd") == [5, 3, 1]
+        assert await listed(type="odd", limit=1, after=numbers[3]) == [1]
+        assert await listed(type="odd", states=(WAITING,)) == [5, 3]
+        assert await listed(type="even", states=(EXPIRED, STATE_DELIVERED)) == [2, 0]
         assert await listed(type="odd", endpoint="b") == []
+        assert await listed(type="odd", endpoint="a", states=(DEAD,)) == [1]
+        assert await listed(type="even", endpoint="b", after=numbers[4]) == [2, 0]
+        assert await listed(type="none") == []
+        assert await store.add_deliveries("e0", [NewDelivery(a, START, None)], START)
+        assert [row.event_id for row in await store.deliveries(Filter(type="even", endpoint="a"))] == ["e0"]
         assert await listed(endpoint="none") == []
         polled = await store.poll(b, numbers[0], 1)
         assert [row.number for row in polled] == [numbers[2]]

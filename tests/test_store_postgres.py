@@ -577,11 +577,16 @@ def test_what_is_due_is_found_by_a_walk_along_an_index(dsn: str) -> None:
         Filter(limit=20, states=(policy.WAITING, policy.DEAD)),
         Filter(limit=20, endpoint="shop:0"),
         Filter(limit=20, endpoint="shop:0", states=(policy.WAITING,)),
+        Filter(limit=20, type="rare"),
+        Filter(limit=20, type="rare", states=(policy.WAITING,)),
+        Filter(limit=20, type="none"),
+        Filter(limit=20, endpoint="shop:0", type="rare"),
+        Filter(limit=20, endpoint="shop:0", type="none", states=(policy.WAITING,)),
     ],
     ids=str,
 )
 def test_a_list_reads_about_what_it_shows(dsn: str, chosen: Filter) -> None:
-    """However many newer deliveries are in other states, or of other endpoints, a page reads its own rows alone."""
+    """However many newer deliveries are of other states, endpoints or types, a page reads its own rows alone."""
 
     async def test() -> None:
         async with opened(dsn) as store:
@@ -591,9 +596,10 @@ def test_a_list_reads_about_what_it_shows(dsn: str, chosen: Filter) -> None:
             with psycopg.connect(dsn, autocommit=True) as connection:
                 connection.execute(
                     "insert into hooklab.deliveries"
-                    " (event, endpoint, state, cause, due, gap, born, created, since)"
+                    " (event, endpoint, state, cause, due, gap, born, created, since, type)"
                     " select n, case when n < 20000 then %s else %s end,"
-                    " case when n < 20000 then 0 else 2 end, 0, n, 0, 0, 0, n from generate_series(1, 60000) n",
+                    " case when n < 20000 then 0 else 2 end, 0, n, 0, 0, 0, n,"
+                    " case when n < 200 then 'rare' else 'common' end from generate_series(1, 60000) n",
                     (endpoint, other),
                 )
                 connection.execute("analyze hooklab.deliveries")

@@ -468,7 +468,10 @@ LISTS = [
     Filter(states=(STATE_DELIVERED, DEAD)),
     Filter(endpoint="shop"),
     Filter(states=(WAITING,), endpoint="shop"),
+    Filter(type="order.paid"),
     Filter(type="order.paid", states=(WAITING,)),
+    Filter(type="order.paid", endpoint="shop"),
+    Filter(type="order.paid", states=(WAITING,), endpoint="shop"),
 ]
 
 
@@ -481,9 +484,8 @@ def test_a_list_reads_what_it_shows(filled: sqlite3.Connection, chosen: Filter) 
         steps = [row[3] for row in filled.execute(f"EXPLAIN QUERY PLAN {query}", (*values, FOREVER, 9))]
         assert not any("TEMP B-TREE" in step for step in steps), steps
         assert steps[0].startswith("SEARCH d USING "), steps
-        columns = ["endpoint=?"] * bool(chosen.endpoint) + ["state=?"] * bool(
-            chosen.states or chosen.endpoint
-        )
+        columns = ["endpoint=?"] * bool(chosen.endpoint) + ["type=?"] * bool(chosen.type)
+        columns += ["state=?"] * bool(chosen.states or columns)
         assert steps[0].endswith(f"({' AND '.join([*columns, 'rowid<?'])})"), steps
 
 
@@ -501,6 +503,9 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> No
         assert await store.totals() == {WAITING: 8, STATE_DELIVERED: 1}
         assert await store.backlog() == {1: 7, 2: 1}
         assert len(await store.deliveries(Filter(states=(WAITING,), endpoint="shop"))) == 8
+        (kind,) = {each.type for each in await store.deliveries(Filter())}
+        assert len(await store.deliveries(Filter(states=(WAITING,), type=kind))) == 8
+        assert len(await store.deliveries(Filter(endpoint="shop", type=kind))) == 9
         await one(store, "new", NewDelivery(1, START, None))
         assert await store.totals() == {WAITING: 9, STATE_DELIVERED: 1}
 
@@ -513,8 +518,9 @@ def test_a_file_of_the_first_version_is_brought_up_to_date(tmp_path: Path) -> No
             connection.execute(f"DROP TABLE {table}")
         connection.executescript(FIRST)
         for table, content in rows.items():
-            for row in content:
-                connection.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(row))})", row)
+            width = len(connection.execute(f"PRAGMA table_info({table})").fetchall())
+            insert = f"INSERT INTO {table} VALUES ({', '.join('?' * width)})"
+            connection.executemany(insert, [row[:width] for row in content])
         connection.execute("PRAGMA user_version = 1")
     home.run(use)
     home.run(lambda store, _heard: store.check())

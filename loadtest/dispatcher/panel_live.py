@@ -2,7 +2,8 @@
 
 A reading is made when somebody asks and the last one is older than an interval, so the store is asked once in an
 interval at most, however many watch, and never when nobody does. Rates come from counters in memory. With several
-processes on one database the backlog is that of all; attempts under way, rates and due times are this process's.
+processes on one database the backlog and the counts by state are those of all; attempts under way, rates and due
+times are this process's.
 """
 
 from __future__ import annotations
@@ -44,6 +45,8 @@ class Reading:
     """ns since 1970."""
     backlog: Mapping[int, int] | None
     """Deliveries that wait for each attempt number; None: the store does not answer."""
+    totals: Mapping[int, int] | None
+    """Deliveries in each state; None: the store does not answer."""
     in_flight: int
     overdue: int | None
     """For how long the oldest loaded delivery has been due, ns; None: none is overdue."""
@@ -81,13 +84,14 @@ class Live:
 
     async def _read(self) -> Reading:
         now = clock.now()
-        backlog, endpoints = await self._stored()
+        backlog, totals, endpoints = await self._stored()
         counts = self._api.running.counts()
         oldest = counts.get("oldest_due")
         rates = self._rates(now)
         return Reading(
             at=now,
             backlog=backlog,
+            totals=totals,
             in_flight=counts.get("in_flight") or 0,
             overdue=now - oldest if oldest is not None and oldest < now else None,
             per_s=rates,
@@ -97,13 +101,15 @@ class Live:
             endpoint_count=len(endpoints),
         )
 
-    async def _stored(self) -> tuple[Mapping[int, int] | None, tuple[Endpoint, ...]]:
+    async def _stored(
+        self,
+    ) -> tuple[Mapping[int, int] | None, Mapping[int, int] | None, tuple[Endpoint, ...]]:
         try:
-            backlog = await self._api.store.backlog()
+            backlog, totals = await self._api.store.backlog(), await self._api.store.totals()
             self._endpoints = tuple((await self._api.subscriptions.endpoints()).by_number.values())
         except StoreError:
-            return None, self._endpoints
-        return backlog, self._endpoints
+            return None, None, self._endpoints
+        return backlog, totals, self._endpoints
 
     def _rates(self, now: int) -> Mapping[str, float] | None:
         """Means per second since the oldest counters that still count."""

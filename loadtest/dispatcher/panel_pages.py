@@ -27,7 +27,7 @@ from loadtest.dispatcher.message import rfc3339
 from loadtest.dispatcher.panel_live import Live, Reading
 from loadtest.dispatcher.panel_session import Notices, Sessions
 from loadtest.dispatcher.records import Delivery, Endpoint, Event, Waiting
-from sim.policy import SECOND
+from sim.policy import LOST, SECOND, STATE_DELIVERED, STATES
 from sim.shown import shown_duration
 
 ROOT = "/panel"
@@ -141,6 +141,28 @@ class Tier:
     """Of the fullest tier, in per cent."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class End:
+    """Deliveries that have come to one final state."""
+
+    state: str
+    count: int
+    path: str
+    """Where they are listed, below ``ROOT``."""
+
+
+def ends(totals: Mapping[int, int]) -> tuple[End, ...]:
+    """How many deliveries have come to each final state; those that were given up are dead letters."""
+    return tuple(
+        End(
+            state=state,
+            count=totals.get(STATES.index(state), 0),
+            path=f"/{'dead' if state in LOST else 'deliveries'}?{urlencode({'state': state})}",
+        )
+        for state in (STATES[STATE_DELIVERED], *LOST)
+    )
+
+
 def overview(reading: Reading) -> dict[str, Any]:
     """What the overview shows."""
     backlog = reading.backlog or {}
@@ -155,6 +177,7 @@ def overview(reading: Reading) -> dict[str, Any]:
         "late": reading.overdue is not None and reading.overdue > LATE,
         "tiers": tiers,
         "waiting": None if reading.backlog is None else sum(backlog.values()),
+        "ends": None if reading.totals is None else ends(reading.totals),
         "line": _line(reading.history),
         "disabled": reading.disabled[:SHOWN_DISABLED],
         "more_disabled": max(len(reading.disabled) - SHOWN_DISABLED, 0),
@@ -174,7 +197,7 @@ def _line(history: tuple[float, ...]) -> str:
 def parts(reading: Reading) -> Mapping[str, str]:
     """The parts of the overview that change, as HTML, and what is said to those who do not see them."""
     values = overview(reading)
-    names = ("figures", "tiers", "disabled", "said")
+    names = ("figures", "tiers", "ends", "disabled", "said")
     environment = _environment()
     return {name: environment.get_template(f"live_{name}.html.j2").render(values).strip() for name in names}
 

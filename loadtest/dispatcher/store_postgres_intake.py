@@ -107,7 +107,9 @@ async def add(part: Transaction, events: Sequence[NewEvent], sharing: Sharing) -
     numbers: dict[str, int] = dict(await part.rows(sql.ADD_EVENTS, columns))
     known = await _known(part, events, numbers) if len(numbers) < len(events) else {}
     fresh = [event for event in events if event.id in numbers]
-    rows = [(numbers[event.id], event.created, new) for event in fresh for new in event.deliveries]
+    rows = [
+        (numbers[event.id], event.type, event.created, new) for event in fresh for new in event.deliveries
+    ]
     for event in fresh:
         if event.data and event.object_id:
             values = {
@@ -156,25 +158,26 @@ async def _known(part: Transaction, events: Sequence[NewEvent], new: dict[str, i
 
 
 async def _insert(
-    part: Transaction, rows: list[tuple[int, int, NewDelivery]], sharing: Sharing
+    part: Transaction, rows: list[tuple[int, str, int, NewDelivery]], sharing: Sharing
 ) -> tuple[list[bool], dict[tuple[int, int], int]]:
-    """Insert (event, created, delivery); which are held, and the number by (event, endpoint)."""
+    """Insert (event, type, created, delivery); which are held, and the number by (event, endpoint)."""
     if not rows:
         return [], {}
-    held = await _held(part, [new for _, _, new in rows])
+    held = await _held(part, [new for *_, new in rows])
     mine = [
         sharing.process if new.state == WAITING and not waits and sharing.owns(new.endpoint) else None
-        for (_, _, new), waits in zip(rows, held, strict=True)
+        for (*_, new), waits in zip(rows, held, strict=True)
     ]
     values: dict[str, Any] = {
-        name: [getattr(new, name) for _, _, new in rows]
+        name: [getattr(new, name) for *_, new in rows]
         for name in ("endpoint", "stream", "state", "cause", "due")
     }
     values |= {
-        "event": [event for event, _, _ in rows],
+        "event": [event for event, *_ in rows],
+        "type": [type_ for _, type_, _, _ in rows],
         "gap": [0] * len(rows),  # jitter that looks back sees nothing before the first retry
-        "created": [created for _, created, _ in rows],
-        "slot": [slot(new.endpoint, new.stream) for _, _, new in rows],
+        "created": [created for _, _, created, _ in rows],
+        "slot": [slot(new.endpoint, new.stream) for *_, new in rows],
         "held": held,
         "claimed_by": mine,
     }
@@ -188,7 +191,7 @@ async def _insert(
         await log(part, [(number, None) for number in sorted(over)])
     for _, _, _, state in found:
         part.count(state, 0)
-    for place, (event, _, new) in enumerate(rows):
+    for place, (event, *_, new) in enumerate(rows):
         if new.state != WAITING:
             continue
         if stored[event, new.endpoint] in over:  # its endpoint has been removed
@@ -228,16 +231,16 @@ async def add_deliveries(
     found = await part.rows(sql.FAN_OUT, {"id": event_id})
     if not found:
         raise StoreError(f"there is no event {event_id!r}; list events to see which are kept")
-    ((event,),) = found
+    ((event, type_),) = found
     there = {
         number
         for (number,) in await part.rows(
             sql.FANNED_OUT, {"event": event, "endpoints": [new.endpoint for new in deliveries]}
         )
     }
-    rows = {new.endpoint: (event, created, new) for new in deliveries if new.endpoint not in there}
+    rows = {new.endpoint: (event, type_, created, new) for new in deliveries if new.endpoint not in there}
     held, stored = await _insert(part, list(rows.values()), sharing)
-    for (_, _, new), waits in zip(rows.values(), held, strict=True):
+    for (*_, new), waits in zip(rows.values(), held, strict=True):
         if new.state == WAITING and not waits and sharing.owns(new.endpoint):
             tell(new.endpoint, new.due)
     return [stored[event, endpoint] for endpoint in rows]

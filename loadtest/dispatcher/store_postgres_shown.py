@@ -67,7 +67,9 @@ def listing(chosen: Filter) -> tuple[str, dict[str, Any]]:
     values |= {"before": chosen.after or FOREVER, "limit": chosen.limit}
     statement = sql.DELIVERIES
     if chosen.endpoint:
-        statement = sql.DELIVERIES_OF_ENDPOINT
+        statement = sql.DELIVERIES_OF_ENDPOINT_AND_TYPE if chosen.type else sql.DELIVERIES_OF_ENDPOINT
+    elif chosen.type:
+        statement = sql.DELIVERIES_OF_TYPE
     elif chosen.states:
         statement = sql.DELIVERIES_OF_STATES
     return statement, values

@@ -160,6 +160,13 @@ MIGRATIONS = (
     drop index deliveries_endpoint;
     create index deliveries_endpoint on deliveries (endpoint, state, number);
     """,
+    """
+    -- Lists by type go from new to old too, alone or with a state, of one endpoint or of all, however few there are.
+    alter table deliveries add column type text collate "C" not null default '';
+    update deliveries d set type = e.type from events e where e.number = d.event;
+    create index deliveries_type on deliveries (type, state, number);
+    create index deliveries_endpoint_type on deliveries (endpoint, type, state, number);
+    """,
 )
 
 HAS_SCHEMA = "select exists (select from pg_namespace where nspname = %(schema)s)"
@@ -268,19 +275,19 @@ ADD_EVENTS = """
 """
 KNOWN_EVENTS = "select id, number, digest from events where id = any(%(ids)s::text[])"
 ADD_DELIVERIES = f"""
-    insert into deliveries (event, endpoint, stream, slot, state, cause, due, gap, born, created, since, settled,
-        delivered, held, claimed_by)
-    select event, endpoint, stream, slot, case when gone.number is null then d.state else {DROPPED} end,
+    insert into deliveries (event, type, endpoint, stream, slot, state, cause, due, gap, born, created, since,
+        settled, delivered, held, claimed_by)
+    select event, type, endpoint, stream, slot, case when gone.number is null then d.state else {DROPPED} end,
         case when gone.number is null then cause else {BY_DISABLING} end, due, gap, d.created, d.created, d.created,
         case when d.state = 0 and gone.number is null then -1 else d.created end,
         case when d.state = 2 then d.created else -1 end, held and gone.number is null,
         case when gone.number is null then claimed_by end
     from unnest(
-        %(event)s::bigint[], %(endpoint)s::bigint[], %(stream)s::text[], %(slot)s::integer[],
+        %(event)s::bigint[], %(type)s::text[], %(endpoint)s::bigint[], %(stream)s::text[], %(slot)s::integer[],
         %(state)s::smallint[], %(cause)s::smallint[], %(due)s::bigint[], %(gap)s::bigint[],
         %(created)s::bigint[], %(held)s::boolean[], %(claimed_by)s::bigint[]
     ) with ordinality
-        as d (event, endpoint, stream, slot, state, cause, due, gap, created, held, claimed_by, place)
+        as d (event, type, endpoint, stream, slot, state, cause, due, gap, created, held, claimed_by, place)
     left join endpoints gone on gone.number = d.endpoint and gone.removed and d.state = 0
     order by place
     returning event, endpoint, number, state
@@ -452,7 +459,7 @@ _EVENT = """e.number, e.id, e.type, e.key, e.seq, e.occurred, e.created, e.data,
     array(select e.id || ':' || n.id from deliveries d join endpoints n on n.number = d.endpoint
         where d.event = e.number order by d.number)"""
 EVENT = f"select {_EVENT} from events e where e.id = %(id)s"
-FAN_OUT = "update events set lonely = false where id = %(id)s returning number"
+FAN_OUT = "update events set lonely = false where id = %(id)s returning number, type"
 """Locks the event too, so that nobody prunes it while it gets more deliveries."""
 EVENTS_BETWEEN = f"""
     select {_EVENT} from events e
@@ -470,29 +477,43 @@ LOG_OF_DELIVERY = f"""
     select {", ".join(ATTEMPT_FIELDS)} from log
     where delivery = %(delivery)s and attempt_number is not null order by position
 """
-_OF_TYPE = "(%(type)s = '' or exists (select from events t where t.number = d.event and t.type = %(type)s))"
-_NEWEST = f"d.number < %(before)s and {_OF_TYPE} order by d.number desc limit %(limit)s"
 _STATES = "unnest(%(states)s::smallint[]) as of_state (state)"
-DELIVERIES = f"select {_DELIVERY} from deliveries d {_JOINED} where {_NEWEST}"
-_NEWEST_OF_STATE = f"""d.state >= of_state.state
-    and (d.state, d.number) < (of_state.state, %(before)s::bigint) and {_OF_TYPE}
+_NEWEST_OF_STATE = """d.state >= of_state.state and (d.state, d.number) < (of_state.state, %(before)s::bigint)
     order by d.state desc, d.number desc limit %(limit)s"""
 """An order that only the indexes with the state have: the server would walk along all deliveries otherwise."""
-DELIVERIES_OF_STATES = f"""
-    select {_DELIVERY} from (
-        select d.* from {_STATES} cross join lateral (
-            select * from deliveries d where {_NEWEST_OF_STATE}
-        ) as d order by d.number desc limit %(limit)s
-    ) as d {_JOINED} order by d.number desc
+
+
+def _of_states(which: str = "") -> str:
+    """Lists by one walk along an index for each state, and the newest of all; ``which``: what else must hold."""
+    return f"""
+        select {_DELIVERY} from (
+            select d.* from {_STATES} cross join lateral (
+                select * from deliveries d where {which} {_NEWEST_OF_STATE}
+            ) as d order by d.number desc limit %(limit)s
+        ) as d {_JOINED} order by d.number desc
+    """
+
+
+def _of_endpoint(which: str = "") -> str:
+    """The same of one endpoint; a removed one and its successors may share the id."""
+    return f"""
+        select {_DELIVERY} from (
+            select d.* from endpoints one cross join {_STATES} cross join lateral (
+                select * from deliveries d where d.endpoint = one.number and {which} {_NEWEST_OF_STATE}
+            ) as d where one.id = %(endpoint)s order by d.number desc limit %(limit)s
+        ) as d {_JOINED} order by d.number desc
+    """
+
+
+_OF_TYPE = "d.type = %(type)s and"
+
+DELIVERIES = f"""
+    select {_DELIVERY} from deliveries d {_JOINED} where d.number < %(before)s order by d.number desc limit %(limit)s
 """
-"""One walk along an index for each state, and the newest of all."""
-DELIVERIES_OF_ENDPOINT = f"""
-    select {_DELIVERY} from (
-        select d.* from endpoints one cross join {_STATES} cross join lateral (
-            select * from deliveries d where d.endpoint = one.number and {_NEWEST_OF_STATE}
-        ) as d where one.id = %(endpoint)s order by d.number desc limit %(limit)s
-    ) as d {_JOINED} order by d.number desc
-"""
+DELIVERIES_OF_STATES = _of_states()
+DELIVERIES_OF_TYPE = _of_states(_OF_TYPE)
+DELIVERIES_OF_ENDPOINT = _of_endpoint()
+DELIVERIES_OF_ENDPOINT_AND_TYPE = _of_endpoint(_OF_TYPE)
 POLL = f"""
     select {_WAITING} from {_STATES} cross join lateral (
         select * from deliveries d where d.endpoint = %(endpoint)s and d.state <= of_state.state

@@ -18,14 +18,14 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 INSERT_DELIVERY = """
 INSERT INTO deliveries
     (number, event, endpoint, stream, held, state, cause, due, ready_at, gap, born, entered, created,
-     delivered, settled)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+     delivered, settled, type)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 INSERT_SETTLEMENT = "INSERT INTO log (cursor, delivery) VALUES (?, ?)"
 NO_GAP = 0
 """Jitter that looks back sees nothing before the first retry, as in the simulation."""
 IS_BUSY = "SELECT 1 FROM deliveries WHERE endpoint = ? AND stream = ? AND settled IS NULL LIMIT 1"
-KNOWN = "SELECT number, digest FROM events WHERE id = ?"
+KNOWN = "SELECT number, digest, type FROM events WHERE id = ?"
 OF_EVENT = "SELECT endpoint FROM deliveries WHERE event = ?"
 
 
@@ -41,7 +41,11 @@ class Batch:
         """New versions of objects that come with their events."""
 
     def take(
-        self, event: int, deliveries: Sequence[NewDelivery], created: int
+        self,
+        event: int,
+        type: str,  # noqa: A002  the word of the domain
+        deliveries: Sequence[NewDelivery],
+        created: int,
     ) -> tuple[tuple[int, ...], tuple[bool, ...]]:
         """The numbers of an event's deliveries, and which of them are held."""
         ledger = self._ledger
@@ -67,7 +71,7 @@ class Batch:
                     ready_at = None if holds else due
             held.append(holds or gone)
             row = (number, event, endpoint, stream, holds, state, cause, due, ready_at, NO_GAP)
-            self._rows.append((*row, created, created, created, delivered, settled))
+            self._rows.append((*row, created, created, created, delivered, settled, type))
             number += 1
         ledger.delivery = number - 1
         return tuple(range(first, number)), tuple(held)
@@ -138,7 +142,7 @@ def add_together(ledger: Ledger, calls: Sequence[Sequence[NewEvent]]) -> list[li
 def taken(ledger: Ledger, batch: Batch, event: NewEvent) -> tuple[tuple[object, ...], Accepted]:
     """The row of a new event, and what its caller is told."""
     ledger.event = number = ledger.event + 1
-    numbers, held = batch.take(number, event.deliveries, event.created)
+    numbers, held = batch.take(number, event.type, event.deliveries, event.created)
     if event.data and event.object_id:
         batch.objects.append((event.object_type, event.object_id, event.data, event.created))
         event = event._replace(data=b"")
@@ -151,7 +155,7 @@ def add_deliveries(ledger: Ledger, call: tuple[str, Sequence[NewDelivery], int])
     known = ledger.execute(KNOWN, (event_id,)).fetchone()
     if known is None:
         raise StoreError(f"there is no event {event_id!r}")
-    event = known[0]
+    event, _digest, type_ = known
     there = {endpoint for (endpoint,) in ledger.execute(OF_EVENT, (event,))}
     fresh = []
     for delivery in deliveries:
@@ -161,7 +165,7 @@ def add_deliveries(ledger: Ledger, call: tuple[str, Sequence[NewDelivery], int])
     if not fresh:
         return []
     batch = Batch(ledger)
-    numbers, _held = batch.take(event, fresh, created)
+    numbers, _held = batch.take(event, type_, fresh, created)
     batch.insert()
     ledger.execute("UPDATE events SET lonely = 0 WHERE number = ?", (event,))
     return list(numbers)

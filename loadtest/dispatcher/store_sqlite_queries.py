@@ -123,24 +123,23 @@ def walks(connection: sqlite3.Connection, chosen: Filter) -> Iterator[tuple[str,
 
     Two values are left to be given: the number below which it begins, and the limit.
     """
-    states = sorted(set(chosen.states))
     plain = "SELECT d.number FROM deliveries AS d"
-    of_type = " JOIN events AS e ON e.number = d.event WHERE e.type = ? AND" if chosen.type else " WHERE"
-    values = (chosen.type,) if chosen.type else ()
     rest = "d.number < ? ORDER BY d.number DESC LIMIT ?"
+    named: list[tuple[str, list[int | str]]] = []
     if chosen.endpoint:
         # A removed endpoint and its successors may share the id.
-        numbers = connection.execute(
-            "SELECT number FROM endpoints WHERE id = ?", (chosen.endpoint,)
-        ).fetchall()
-        which = "d.endpoint = ? AND d.state = ? AND"
-        for (number,), state in itertools.product(numbers, states or range(len(STATES))):
-            yield f"{plain} INDEXED BY deliveries_endpoint{of_type} {which} {rest}", (*values, number, state)
-    elif states:
-        for state in states:
-            yield f"{plain} INDEXED BY deliveries_state{of_type} d.state = ? AND {rest}", (*values, state)
-    else:
-        yield f"{plain}{of_type} {rest}", values
+        rows = connection.execute("SELECT number FROM endpoints WHERE id = ?", (chosen.endpoint,))
+        named.append(("endpoint", [number for (number,) in rows]))
+    if chosen.type:
+        named.append(("type", [chosen.type]))
+    if not named and not chosen.states:
+        yield f"{plain} WHERE {rest}", ()
+        return
+    index = "_".join(["deliveries", *(name for name, _ in named)] if named else ["deliveries", "state"])
+    named.append(("state", sorted(set(chosen.states)) or list(range(len(STATES)))))
+    which = " AND ".join(f"d.{name} = ?" for name, _ in named)
+    for values in itertools.product(*(each for _, each in named)):
+        yield f"{plain} INDEXED BY {index} WHERE {which} AND {rest}", values
 
 
 def trace(connection: sqlite3.Connection, after: int, limit: int) -> list[TraceRow]:

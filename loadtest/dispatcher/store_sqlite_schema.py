@@ -127,7 +127,15 @@ DROP INDEX deliveries_endpoint;
 CREATE INDEX deliveries_endpoint ON deliveries (endpoint, state);
 """
 
-MIGRATIONS = (FIRST, SECOND)
+THIRD = """
+-- Lists by type go from new to old too, alone or with a state, of one endpoint or of all, however few there are.
+ALTER TABLE deliveries ADD COLUMN type TEXT NOT NULL DEFAULT '';
+UPDATE deliveries SET type = (SELECT type FROM events WHERE events.number = deliveries.event);
+CREATE INDEX deliveries_type ON deliveries (type, state);
+CREATE INDEX deliveries_endpoint_type ON deliveries (endpoint, type, state);
+"""
+
+MIGRATIONS = (FIRST, SECOND, THIRD)
 """What leads from each version of the file to the next; a released one is never edited."""
 
 WRITER_CACHE_KIB = 64 * 1024

@@ -4,6 +4,7 @@
 (() => {
   const state = document.getElementById("live");
   const SPEAK_EVERY_MS = 15000; // more often would talk without end
+  const later = new Map(); // parts with the focus in them: what has it must not vanish
   let source = null;
   let speakAt = 0;
 
@@ -12,11 +13,20 @@
     state.dataset.state = name;
   }
 
+  function put(place, html) {
+    if (place.contains(document.activeElement)) {
+      later.set(place, html);
+    } else {
+      later.delete(place);
+      place.innerHTML = html; // made and escaped by the templates of this page
+    }
+  }
+
   function take(parts) {
     for (const [name, html] of Object.entries(parts)) {
       const place = document.querySelector(`[data-live="${name}"]`);
       if (name !== "said") {
-        place.innerHTML = html; // made and escaped by the templates of this page
+        put(place, html);
       } else if (Date.now() >= speakAt) {
         place.textContent = html;
         speakAt = Date.now() + SPEAK_EVERY_MS;
@@ -39,6 +49,7 @@
     }
   }
 
+  document.addEventListener("focusout", () => setTimeout(() => later.forEach((html, place) => put(place, html))));
   document.addEventListener("visibilitychange", follow);
   window.addEventListener("pagehide", () => source?.close());
   follow();
