@@ -5,16 +5,56 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from loadtest.cli import main
+from tests import services
 from tests.browser import Browser, chromium
 from tests.stores import home, homes
+
+if TYPE_CHECKING:
+    from sim.model import Model
 
 __all__ = ["home", "homes"]  # fixtures
 
 ROOT = Path(__file__).resolve().parent.parent
+MANY = 1000
+"""So many tests are more than those of a few files."""
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Before a run of the whole suite, each of two processes compiles a part of what both will need."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER")
+    if len(session.items) > MANY and worker in ("gw0", "gw1"):
+        from sim import engine_compiled, jit
+
+        if worker == "gw0":
+            engine_compiled.prepare(streaming=True)
+        else:
+            jit.prepare()
+            engine_compiled.run(large_model())
+
+
+def large_model() -> Model:
+    """A model of the second class of sizes, for which the loop is compiled once more."""
+    from sim import engine_compiled, model, scenario
+
+    gaps = 4 * engine_compiled.SIZES["runs"]
+    world = {
+        "horizon": "1s",
+        "producers": {"a": {"arrivals": {"at": ["0s"]}}},
+        "endpoints": {"b": {"policy": "c", "receiver": "d"}},
+        "policies": {"c": {"schedule": [f"{gap}s" for gap in range(gaps)]}},
+        "receivers": {"d": {"latency": "0s"}},
+    }
+    return model.build(scenario.load(world))
+
+
+def pytest_unconfigure() -> None:
+    """Nothing is left in the services."""
+    services.drop_databases()
 
 
 @pytest.fixture(scope="session")

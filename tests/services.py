@@ -24,9 +24,33 @@ def lacking(what: str) -> NoReturn:
     pytest.skip(what)
 
 
+EMPTY = """
+do $$ declare one name; begin
+  for one in select nspname from pg_namespace where nspname !~ '^(pg_|information_schema$)' loop
+    execute format('drop schema %I cascade', one);
+  end loop;
+  create schema public;
+end $$
+"""
+_made_here: list[str] = []
+_spare: list[str] = []
+"""Names of databases that are empty again: to drop one, the server writes all to its disk, which is slow."""
+
+
 @contextlib.contextmanager
 def postgres_database() -> Iterator[str]:
-    """The address of a database of one's own, dropped at the end."""
+    """The address of an empty database of one's own, which may be given to somebody else in the end."""
+    name = _spare.pop() if _spare else _made()
+    address = urlsplit(POSTGRES)._replace(path=f"/{name}").geturl()
+    try:
+        yield address
+    finally:
+        _empty(name, address)
+        _spare.append(name)
+
+
+def _made() -> str:
+    """The name of a new database, which ``drop_databases`` drops."""
     name = f"hooklab_test_{secrets.token_hex(6)}"
     try:
         administer(f"create database {name} template template0 encoding 'UTF8'")
@@ -35,13 +59,24 @@ def postgres_database() -> Iterator[str]:
             f"no PostgreSQL at {POSTGRES}: start one (docker run -p 5432:5432 -e POSTGRES_HOST_AUTH_METHOD=trust "
             f"postgres), or set HOOKLAB_POSTGRES: {error}"
         )
-    try:
-        yield urlsplit(POSTGRES)._replace(path=f"/{name}").geturl()
-    finally:
-        administer(f"drop database {name} with (force)")
+    _made_here.append(name)
+    return name
 
 
-def administer(command: str) -> None:
-    """Run one command on a connection of its own: many tests would hold too many open."""
-    with contextlib.closing(psycopg.connect(POSTGRES, autocommit=True, connect_timeout=3)) as connection:
+def drop_databases() -> None:
+    """Drop all databases that this process has made."""
+    while _made_here:
+        administer(f"drop database if exists {_made_here.pop()} with (force)")
+    _spare.clear()
+
+
+def _empty(name: str, address: str) -> None:
+    """End all connections to a database, and drop all that is in it."""
+    administer(f"select pg_terminate_backend(pid, 10000) from pg_stat_activity where datname = '{name}'")
+    administer(EMPTY, address)
+
+
+def administer(command: str, address: str = POSTGRES) -> None:
+    """Run commands on a connection of their own: many tests would hold too many open."""
+    with contextlib.closing(psycopg.connect(address, autocommit=True, connect_timeout=3)) as connection:
         connection.execute(command)  # type: ignore[call-overload]

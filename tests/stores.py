@@ -59,6 +59,8 @@ class Home:
     kind: str
     make: Callable[[], Store]
     """A store that is not open yet, over the same data each time."""
+    leave: Callable[[], None] = lambda: None
+    """Give the place back before the test ends."""
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[tuple[Store, Heard]]:
@@ -81,14 +83,15 @@ class Home:
 
 
 def postgres_homes() -> Iterator[Callable[[], Home]]:
-    """Homes in databases of their own, dropped in the end."""
+    """Homes in databases of their own, given back in the end."""
     from loadtest.dispatcher.store_postgres import PostgresStore
 
     with contextlib.ExitStack() as databases:
 
         def home() -> Home:
-            address = databases.enter_context(postgres_database())
-            return Home("postgres", lambda: PostgresStore(address))
+            held = databases.enter_context(contextlib.ExitStack())
+            address = held.enter_context(postgres_database())
+            return Home("postgres", lambda: PostgresStore(address), held.close)
 
         yield home
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest.dispatcher.records import Filter, NewDelivery, Released
@@ -606,25 +606,30 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(steps=STEPS)
-def test_one_delivery_of_a_stream_may_be_started(
-    homes: Callable[[], Home], steps: list[tuple[str, int, int]]
-) -> None:
+@pytest.mark.parametrize("count", [25, pytest.param(100, marks=pytest.mark.long)])
+def test_one_delivery_of_a_stream_may_be_started(homes: Callable[[], Home], count: int) -> None:
     """Whatever is added, recorded, cancelled and resent: of a stream that waits, exactly one is not held."""
 
-    async def body(store: Store, _heard: Heard) -> None:
-        to = (await store.put_endpoint(endpoint())).number
-        streams: dict[int, int] = {}
-        for step, pick, stream in steps:
-            if step == "add":
-                (answer,) = await store.add([event(f"e{len(streams)}", NewDelivery(to, START, f"s{stream}"))])
-                streams[answer.deliveries[0]] = stream
-            elif streams:
-                await take(store, to, step, pick, list(streams)[pick % len(streams)])
-            await check_streams(store, streams, in_order=all(step[0] != "resend" for step in steps))
+    @settings(max_examples=count, deadline=None)
+    @given(steps=STEPS)
+    def whatever_is_done(steps: list[tuple[str, int, int]]) -> None:
+        async def body(store: Store, _heard: Heard) -> None:
+            to = (await store.put_endpoint(endpoint())).number
+            streams: dict[int, int] = {}
+            for step, pick, stream in steps:
+                if step == "add":
+                    new = event(f"e{len(streams)}", NewDelivery(to, START, f"s{stream}"))
+                    (answer,) = await store.add([new])
+                    streams[answer.deliveries[0]] = stream
+                elif streams:
+                    await take(store, to, step, pick, list(streams)[pick % len(streams)])
+                await check_streams(store, streams, in_order=all(step[0] != "resend" for step in steps))
 
-    homes().run(body)
+        home = homes()
+        home.run(body)
+        home.leave()
+
+    whatever_is_done()
 
 
 async def take(store: Store, to: int, step: str, pick: int, number: int) -> None:

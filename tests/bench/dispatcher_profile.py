@@ -86,6 +86,9 @@ def main() -> None:
     )
     parser.add_argument("--seconds", type=int, default=15)
     parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument(
+        "--events", type=int, default=200_000, help="made beforehand; more than come in these seconds"
+    )
     parser.add_argument("--native", action="store_true", help="see into C code; slows the process down")
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
@@ -98,7 +101,7 @@ def main() -> None:
         dispatcher.post(WARM_UP, options.batch, connections, WARM_UP_FIRST)
         receiver.wait_for(WARM_UP)
         watch = Watch([dispatcher.process.pid], [])
-        producer = subprocess.Popen(dispatcher.posting(200_000, options.batch, connections, 0))
+        producer = subprocess.Popen(dispatcher.posting(options.events, options.batch, connections, 0))
         try:
             stacks = sampled(dispatcher.process.pid, options.seconds, options.native)
         finally:

@@ -2,16 +2,18 @@
 
 The three take turns, so that a noisy machine slows all of them alike; medians are compared. ``hooklab --help``
 should take no more than three times as long as importing typer does.
+
+    python tests/bench/startup.py [--rounds 15]
 """
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import subprocess
 import sys
 import time
 
-ROUNDS = 15
 COMMANDS = {
     "python -c pass": [sys.executable, "-c", "pass"],
     "python -c 'import typer'": [sys.executable, "-c", "import typer"],
@@ -32,8 +34,13 @@ def seconds(command: list[str]) -> float:
 
 def main() -> None:
     """Measure in turns and print medians and their ratio."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=15)
+    rounds = parser.parse_args().rounds
     times: dict[str, list[float]] = {name: [] for name in COMMANDS}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for name, command in COMMANDS.items():
             times[name].append(seconds(command))
     medians = {name: statistics.median(values) for name, values in times.items()}

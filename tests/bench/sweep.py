@@ -26,8 +26,6 @@ from sim.execution import Job, Workers
 from sim.scenario import load
 
 POINTS = 40
-POINT_S = 1.0
-TINY_POINTS = 200
 
 
 def scenario(horizon_s: int) -> dict[str, Any]:
@@ -89,14 +87,14 @@ def horizon_for(point_s: float) -> int:
     return horizon_s
 
 
-def overhead_ms(**place: Any) -> float:
+def overhead_ms(points: int, **place: Any) -> float:
     """Time of a point whose run is one delivery, kept in a folder, ms; workers are started before the clock."""
     tiny = {**scenario(1), "producers": {"p": {"arrivals": {"at": ["0s"]}}}}
     began: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         experiment.sweep(
             tiny,
-            vary=f"dispatcher.workers=1..{TINY_POINTS}",
+            vary=f"dispatcher.workers=1..{points}",
             replications=1,
             out=Path(folder, "sweep"),
             progress=lambda finished, total, left_s: began.append(time.perf_counter()),
@@ -113,9 +111,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--points", type=int, default=POINTS)
+    parser.add_argument("--point-s", type=float, default=1.0, help="a point takes at least so long")
+    parser.add_argument("--tiny-points", type=int, default=200, help="points that do nothing, above 20")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     options = parser.parse_args()
-    jobs = jobs_of(scenario(horizon_for(POINT_S)), options.points)
+    tiny: int = options.tiny_points
+    jobs = jobs_of(scenario(horizon_for(options.point_s)), options.points)
     times: dict[str, list[float]] = {"one process": [], "two processes": [], "Dask, two workers": []}
     with LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as cluster:
         address = cluster.scheduler_address
@@ -135,9 +136,9 @@ def main() -> None:
                     for name, place in places.items():
                         times[name].append(seconds(jobs, place))
         makers: dict[str, Callable[[], float]] = {
-            "one process": overhead_ms,
-            "two processes": lambda: overhead_ms(jobs=2),
-            "Dask, two workers": lambda: overhead_ms(dask=address),
+            "one process": lambda: overhead_ms(tiny),
+            "two processes": lambda: overhead_ms(tiny, jobs=2),
+            "Dask, two workers": lambda: overhead_ms(tiny, dask=address),
         }
         overheads = {name: make() for name, make in makers.items()}
     rows = {
