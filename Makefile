@@ -57,7 +57,7 @@ agree: setup ## bundled scenarios simulated and run for real, side by side (ten 
 soak: setup ## ten minutes of load at a steady rate: nothing lost, no memory that grows
 	$(BIN)/python -m tests.bench.soak
 
-notebooks: setup ## run the notebooks in full and store their outputs (ten minutes on two cores)
+notebooks: setup ## run the notebooks in full and store their outputs (a quarter of an hour on two cores)
 	$(BIN)/python tests/run_notebooks.py
 
 clean: ## remove the environment and everything generated

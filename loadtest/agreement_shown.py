@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 from rich.console import RenderableType
@@ -105,12 +106,39 @@ def _figures(found: Agreement) -> RenderableType:
     for column in grid.columns[1:5]:
         column.justify = "right"
         column.no_wrap = True
-    for row in found.figures:
-        cells = [_shown(row.name, value) for value in (row.sim, row.slowed, row.real)]
-        mark = Text("ok") if row.ok else Text("no", "bold red")
-        rule = row.rule.partition(", or ")[0]
-        grid.add_row(row.name, *cells, _shown_difference(row.name, row.difference), mark, Text(rule, "dim"))
+    for name, *cells, mark, rule in figures(found).reset_index().itertuples(index=False):
+        grid.add_row(name, *cells, Text(mark, "" if mark == "ok" else "bold red"), Text(rule, "dim"))
     return grid
+
+
+def figures(found: Agreement) -> pd.DataFrame:
+    """All figures of both sides to be read, by name, with their verdict and its rule (luck left out)."""
+    rows = {
+        row.name: (
+            *(_shown(row.name, value) for value in (row.sim, row.slowed, row.real)),
+            _shown_difference(row.name, row.difference),
+            "ok" if row.ok else "no",
+            row.rule.partition(", or ")[0],
+        )
+        for row in found.figures
+    }
+    columns = [*SIDES, "difference", "verdict", "rule"]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("figure")
+
+
+def verdict(found: Agreement) -> str:
+    """In a sentence: what was compared, and whether it agrees."""
+    if not found.valid:
+        return f"invalid: {'; '.join(found.invalid)}"
+    missed = [row.name for row in found.figures if not row.ok]
+    told = "agree" if found.agree else f"differ in {', '.join(missed) or 'fates'}"
+    if found.fates is None:
+        return f"{told}; timing decides fates, so distributions are compared"
+    fates = found.fates
+    return (
+        f"{told}; {fates.deliveries:,} fates compared one by one: {len(fates.different):,} differ, "
+        f"{len(fates.excused):,} excused"
+    )
 
 
 def _shown(name: str, value: float) -> str:

@@ -23,6 +23,7 @@ from sim.plots_style import (
     figure_label,
     legend,
     say,
+    spread,
     time_ticks,
     written_ticks,
 )
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = ("x", "mean", "low", "high")
+DECADES_APART = 100.0
+"""Ratio of the largest to the least mean above 0 from which an axis is logarithmic although it has to show a 0."""
 _HATCHES = ("///", "\\\\\\", "...", "xxx", "|||", "---")
 
 
@@ -123,7 +126,14 @@ def plan_curve(
     Raises:
         ScenarioError: a column is missing.
     """
+    floor = _floor(frame)
+    means = frame["mean"].dropna().tolist()
+    if floor is not None:
+        frame = frame.assign(**{column: frame[column].clip(lower=floor) for column in COLUMNS[1:]})
     ax = curve(frame, ax, metric=metric, x_label=leaf, title=f"{metric} by {leaf}")
+    if floor is not None:
+        spread(ax, "y", [*means, 0.0], metric)
+        ax.set_ylim(bottom=floor / 1.5)
     if limit is not None:
         sign = "≤" if at_most else "≥"
         label = f"SLO: {sign} {shown(metric, limit)}"
@@ -148,6 +158,16 @@ def plan_curve(
         ax.plot([], [], " ", label="no setting tried meets it")
     legend(ax, loc="best")
     return ax
+
+
+def _floor(frame: pd.DataFrame) -> float | None:
+    """Where 0 is drawn if means lie decades apart although some value is 0; None: no place of its own is needed."""
+    means: Any = frame["mean"].to_numpy(dtype=float)
+    positive = means[means > 0]
+    reaches_zero = bool((frame[["mean", "low"]] <= 0).to_numpy().any())
+    if not reaches_zero or not len(positive) or positive.max() < DECADES_APART * positive.min():
+        return None
+    return float(positive.min()) / 10
 
 
 def _series(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
+from sim.plots_labels import name_points
 from sim.plots_policy import ROW_IN, timelines
 from sim.plots_style import LINES, TEXT, TITLE, Picture, axes, dress, legend, say, spread, time_ticks
 from sim.shown import shown_share
@@ -137,11 +138,6 @@ def reach(frame: pd.DataFrame, least: Callable[[float], float], ax: Axes | None 
     ax.plot(
         x, y, "o", color="black", markerfacecolor="white", markeredgewidth=1.5, markersize=7, label="a policy"
     )
-    named = [row for row in np.argsort(x, kind="stable") if frame["note"].iloc[row]]
-    for number, row in enumerate(named):
-        at, share, note = x[row], y[row], frame["note"].iloc[row]
-        up = 8 if number % 2 else -16  # neighbours on different sides of their points
-        ax.annotate(note, (at, share), (9, up), textcoords="offset points", fontsize=TEXT, parse_math=False)
     ax.set_xlim(left / 1.6, right)
     ax.set_ylim(floor / 1.5, 1.5)
     time_ticks(ax.xaxis, left, right)
@@ -150,6 +146,9 @@ def reach(frame: pd.DataFrame, least: Callable[[float], float], ax: Axes | None 
     ax.set_yticks([floor, *powers], ["0", *(shown_share(power) for power in powers)])
     ax.yaxis.set_minor_locator(NullLocator())
     legend(ax, loc="upper right")
+    named = [row for row in np.argsort(x, kind="stable") if frame["note"].iloc[row]]
+    others = [*zip(x, y, strict=True), *((at, least(at)) for at in grid)]
+    name_points(ax, [(x[row], y[row]) for row in named], [frame["note"].iloc[row] for row in named], others)
     return ax
 
 

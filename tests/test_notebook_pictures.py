@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 import sim
 from sim import contention, holdout, notebook, plots, theory
 from sim.calibrate_outages import Period
 from sim.errors import ScenarioError
+from sim.plots_labels import name_points
 from tests.test_contention import NAMES, table
 from tests.test_pictures import check_readable, legend
 
@@ -106,6 +108,27 @@ def test_loss_is_drawn_by_reach() -> None:
     assert [text.get_text() for text in ax.texts] == ["svix"]
     (points,) = [line for line in ax.lines if line.get_marker() == "o"]
     assert 0 < min(points.get_ydata()) < 0.001
+    check_readable(ax.figure)
+
+
+def test_names_lie_on_nothing() -> None:
+    """Many close points: no name lies on another, on a point, on the legend, or outside; those moved have a line."""
+    ax = plots.beside(POINTS, metric="deliveries", title="t", x="x", y="y")
+    ax.legend(loc="upper left", fontsize=11)  # the best place would move with what is written
+    places = [(2.5, 2.0), *((1 + row / 50, 5.0 + row / 25) for row in range(12))]
+    names = [f"policy-{row}" for row in range(len(places))]
+    drawn = name_points(ax, places, names)
+    assert [text.get_text() for text in drawn] == names
+    ax.figure.draw_without_rendering()
+    boxes = [Text.get_window_extent(text) for text in drawn]  # without the line to the point
+    legend_box = ax.get_legend().get_window_extent()
+    for number, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in [*boxes[number + 1 :], legend_box])
+        assert not any(box.contains(*ax.transData.transform(place)) for place in places)
+        assert ax.bbox.x0 <= box.x0
+        assert box.x1 <= ax.bbox.x1
+    assert drawn[0].arrow_patch is None
+    assert any(text.arrow_patch is not None for text in drawn)
     check_readable(ax.figure)
 
 

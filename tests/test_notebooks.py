@@ -14,7 +14,7 @@ from sim import notebook as helpers
 from tests.run_notebooks import FOLDER, METADATA, NOTEBOOKS, execute
 
 LONGEST_CELL = 15
-"""Lines; what needs more belongs into ``sim``."""
+"""Lines; what needs more belongs into ``sim`` or ``loadtest``."""
 LOGIC = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.For, ast.While, ast.If, ast.Try)
 NUMBER = re.compile(r"\d[\d,.]*\d|\d")
 NOISE = re.compile(r"/(home|root|work|tmp|Users)/|\.venv|site-packages|0x[0-9a-f]{6,}|Traceback")
@@ -48,7 +48,7 @@ def unquoted(conclusion: str, shown: str) -> set[str]:
 
 def test_the_notebooks_are_found() -> None:
     """A moved folder does not make the other tests pass for lack of files."""
-    assert {path.stem[:2] for path in NOTEBOOKS} >= {"01", "02", "03", "05"}
+    assert {path.stem[:2] for path in NOTEBOOKS} >= {"01", "02", "03", "04", "05"}
 
 
 @every
@@ -85,7 +85,7 @@ def test_a_number_that_is_not_printed_is_found() -> None:
 
 @every
 def test_a_notebook_holds_no_logic(path: Path) -> None:
-    """Cells are short, branch and loop nowhere, define nothing, and import from the simulator alone."""
+    """Cells are short, branch and loop nowhere, define nothing, and import from hooklab alone."""
     for cell in code(read(path)):
         assert len(cell.source.splitlines()) <= LONGEST_CELL, cell.source
         nodes = list(ast.walk(ast.parse(cell.source)))
@@ -93,7 +93,7 @@ def test_a_notebook_holds_no_logic(path: Path) -> None:
         for node in nodes:
             names = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             names += [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            assert {name.partition(".")[0] for name in names} <= {"sim"}, cell.source
+            assert {name.partition(".")[0] for name in names} <= {"sim", "loadtest"}, cell.source
 
 
 @every

@@ -230,6 +230,25 @@ def test_a_curve_has_a_band_and_is_sorted() -> None:
     check_readable(ax.figure)
 
 
+def test_a_plan_shows_a_zero_beside_what_lies_decades_above() -> None:
+    """Means from 1 ms to 20 s: logarithmic, with a place and a label for 0; up to 1:50 it stays even."""
+    means = [20.0, 3.0, 0.001, 0.0]
+    frame = pd.DataFrame({"x": [40, 45, 50, 55], "mean": means, "low": [-1.0, 2.0, 0.0, 0.0], "high": means})
+    ax = plots.plan_curve(frame, limit=0.1, answer=55.0, **PLAN)
+    assert ax.get_yscale() == "log"
+    assert ax.get_yticklabels()[0].get_text() == "0"
+    zero = ax.get_yticks()[0]
+    (curve,) = [line for line in ax.lines if line.get_label() == "mean"]
+    assert list(curve.get_ydata()) == [20.0, 3.0, 0.001, zero]
+    (star,) = [line for line in ax.lines if line.get_marker() == "*"]
+    assert list(star.get_ydata()) == [zero]
+    assert ax.get_ylim()[0] < zero < 0.001
+    assert ax.get_ylim()[1] > 20
+    check_readable(ax.figure)
+    even = plots.plan_curve(frame.assign(mean=[20.0, 3.0, 0.4, 0.0], high=[20.0, 3.0, 0.4, 0.0]), **PLAN)
+    assert even.get_yscale() == "linear"
+
+
 def test_several_series_can_be_told_apart() -> None:
     """Each series has its name, its line style and its marker."""
     frame = pd.concat([CURVE.assign(series=name) for name in ("a", "b", "c")])
