@@ -16,8 +16,8 @@ pytestmark = pytest.mark.shared
 POLICY = "timepad"
 OFFSETS_S = np.cumsum([0.0, 3600.0, 86_400.0])
 """Attempts of the policy after the event, if none takes any time."""
-WORLDS = {"worlds": 20, "events": 10_000}
-EVENTS = 5_000
+WORLDS = {"worlds": 20, "events": 20_000}
+EVENTS = 20_000
 """Of the replay, for each endpoint."""
 SOURCES = ("FoodCoopX/upptime", "DHBern/upptime_digitaleditions")
 REAL = {"FoodCoopX/upptime": "0.631", "DHBern/upptime_digitaleditions": "0.000"}
