@@ -11,13 +11,11 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
+from loadtest.receiver_known import Known
 from loadtest.receiver_switch import Switch
 from sim import dice, receiver
 from sim.model import Model
 from sim.receiver import NEVER, Answer
-
-MOST_REMEMBERED = 2_000_000
-"""Processed deliveries that one endpoint remembers to tell repeats; beyond, the oldest are forgotten."""
 
 OUTAGES = (receiver.REFUSE, receiver.HANG, receiver.ERROR_OUTAGE)
 """Outages that decide what a request meets; a pause only delays."""
@@ -59,14 +57,12 @@ class EndpointWorld:
         self._spec = model.receivers[member.receiver]
         self._outages = member.outages
         self._books = receiver.new_books(self._spec)
-        self._dedupe = model.dedupe_ns(member)
+        self._known = Known(model.dedupe_ns(member))
         self._guarded = model.guarded(member)
         self._emit = emit
         self._arrived = 0
         self._works: list[tuple[int, int, Request, int, Answer]] = []
         """A heap of what has not come to its end: (end, number, request, arrival, answer)."""
-        self._known: dict[str, int] = {}
-        """Until when each processed delivery is known to dedupe, in order of first processing."""
         self._highest: dict[tuple[str, str], int] = {}
         """The highest seq processed of each (producer, key)."""
 
@@ -168,18 +164,12 @@ class EndpointWorld:
             highest = self._highest.get(stream, -1)
             late = request.seq < highest
             self._highest[stream] = max(highest, request.seq)
-        known_until = self._known.get(request.delivery_id)
-        effect = receiver.effect(late, self._guarded, now, -1 if known_until is None else known_until)
-        record["duplicate"] = known_until is not None
+        effect = receiver.effect(late, self._guarded, now, self._known.until(request.delivery_id, now))
+        record["duplicate"] = request.delivery_id in self._known
         record["late"] = late
         record["stale"] = effect == receiver.IGNORED
         record["effect"] = effect == receiver.EFFECTIVE
-        if effect == receiver.EFFECTIVE:
-            self._known[request.delivery_id] = now + self._dedupe
-        elif known_until is None:
-            self._known[request.delivery_id] = -1
-        if len(self._known) > MOST_REMEMBERED:
-            del self._known[next(iter(self._known))]
+        self._known.add(request.delivery_id, now, effect == receiver.EFFECTIVE)
 
 
 def end_of(answer: Answer, arrived: int) -> int:

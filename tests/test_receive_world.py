@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from typing import Any
 
 import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import sim
+from loadtest.receiver_known import Known
 from loadtest.receiver_log import ForgottenError, ReceiverLog
 from loadtest.receiver_world import EndpointWorld, Request
 from sim import model, receiver
@@ -141,6 +145,42 @@ def test_dedupe_forgets_after_its_window_and_repeats_do_not_renew_it() -> None:
         world.receive(at * SECOND, Request("p:0:e:0", attempt))
     assert [record["duplicate"] for record in records] == [False, True, True, True]
     assert [record["effect"] for record in records] == [True, False, False, True]
+
+
+@given(
+    steps=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 40), st.booleans())),
+    window=st.integers(0, 100),
+)
+def test_what_is_known_is_what_a_plain_book_says(steps: list[tuple[int, int, bool]], window: int) -> None:
+    """Hooklab's ids on both sides of a chunk's edge, another endpoint's, and foreign ones."""
+    ids = (
+        [f"p:{250 + n}:e:0" for n in range(12)]
+        + [f"p:{n}:e:1" for n in range(8)]
+        + [f"x{n}" for n in range(11)]
+    )
+    known, book, now = Known(window), dict[str, int](), 0
+    for which, later, effective in steps:
+        now += later
+        until = book.get(ids[which])
+        assert (ids[which] in known) == (until is not None)
+        assert (now < known.until(ids[which], now)) == (until is not None and now < until)
+        known.add(ids[which], now, effective)
+        book[ids[which]] = now + window if effective else max(-1, until if until is not None else -1)
+
+
+def test_a_million_deliveries_are_known_in_a_few_megabytes() -> None:
+    """A dictionary of their ids would take over a hundred; a tenth of them is measured."""
+    tracemalloc.start()
+    try:
+        known = Known(0)
+        for index in range(100_000):
+            known.add(f"shop:{index}:one:0", index, effective=True)
+        now, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert now < 500_000, "a tenth of a million takes more than half a megabyte"
+    assert "shop:99999:one:0" in known
+    assert "shop:100000:one:0" not in known
 
 
 @pytest.mark.parametrize("guard", [True, False])
