@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import gevent
 from gevent.pool import Group
 from geventhttpclient import HTTPClient
+from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 
 from loadtest import clock
 from loadtest.offered import Post
@@ -85,12 +86,23 @@ class HttpClient:
     def send(self, post: Post) -> tuple[int, str]:
         """Send a request; an error of the connection is told, never raised."""
         try:
-            answer = self._client.request(post.method, post.path, post.body)
-            text = answer.read()
-        except (OSError, ValueError, gevent.Timeout, ConnectionError) as error:
+            status, text = self._exchange(post)
+        except (OSError, ValueError, RuntimeError, gevent.Timeout, HTTPParseError) as error:
             return NO_ANSWER, f"{type(error).__name__}: {error}"
-        status = int(answer.status_code)
-        return status, "" if status < 300 else bytes(text[:200]).decode("utf-8", "replace")
+        return status, "" if status < 300 else text[:200].decode("utf-8", "replace")
+
+    def _exchange(self, post: Post) -> tuple[int, bytes]:
+        try:
+            return self._once(post)
+        except (HTTPConnectionClosed, ConnectionError):
+            # Idle connections may be closed at any moment, this one too; what is posted bears its own ids, so a
+            # request that had arrived does nothing the second time.
+            return self._once(post)
+
+    def _once(self, post: Post) -> tuple[int, bytes]:
+        answer = self._client.request(post.method, post.path, post.body)
+        text = bytes(answer.read())
+        return int(answer.status_code), text
 
     def close(self) -> None:
         """Close all connections."""
@@ -126,13 +138,19 @@ class OpenLoop:
         self._behind: dict[str, deque[Post]] = {}
         """Requests that wait, by the keys that have one under way."""
         self._under_way = Group()
+        self._broken: BaseException | None = None
+        """An error of the client itself: those that wait behind its request would wait for ever."""
 
     def run(self) -> None:
-        """Send all, and return once all are answered."""
+        """Send all, and return once all are answered; an error of the client itself is raised."""
         for post in self._posts:
             gevent.sleep(max(0, self._start + post.at - clock.now()) / SECOND)
             self._offer(post)
+            if self._broken is not None:
+                break
         self._under_way.join()
+        if self._broken is not None:
+            raise self._broken
 
     def stop(self) -> None:
         """Give up what is under way."""
@@ -151,7 +169,10 @@ class OpenLoop:
             waiting.append(post)
             return
         self._behind[post.key] = deque()
-        self._under_way.spawn(self._send, post)
+        self._under_way.spawn(self._send, post).link_exception(self._break)
+
+    def _break(self, broken: gevent.Greenlet[..., None]) -> None:
+        self._broken = broken.exception
 
     def _send(self, post: Post) -> None:
         """Send a request, and then those of its key that have come to wait for it."""

@@ -68,12 +68,15 @@ class Part:
         told = self._message
         assert self._posts is not None
         loop = OpenLoop(self._client, self._posts, told["start_ns"], self.tell, told["capacity"])
+        error = ""
         with self._telling():
             try:
                 loop.run()
+            except Exception as broken:
+                error = f"the load generator broke: {type(broken).__name__}: {broken}"
             finally:
                 loop.stop()
-        self.report(done=True)
+        self.report(done=True, error=error)
 
     def run_closed(self) -> None:
         """One user of the closed loop, until nothing is left."""

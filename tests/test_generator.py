@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+
 import gevent
+import gevent.socket
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loadtest import clock, posted
 from loadtest.example_open_loop import USERS, Setting, measure
-from loadtest.generator import ClosedLoop, OpenLoop, Sent
+from loadtest.generator import NO_ANSWER, ClosedLoop, HttpClient, OpenLoop, Sent
 from loadtest.offered import EVENTS_PATH, POST, Post
 from sim.policy import SECOND
 
@@ -64,6 +68,73 @@ def test_every_request_is_told_once_and_keys_keep_their_order(
         assert of_key == sorted(of_key)
     assert all(one.sent >= one.intended for one in sent)
     assert [one for one in sent if one.dropped] == [one for one in sent if one.status < 0]
+
+
+def test_an_error_of_the_client_itself_ends_the_run() -> None:
+    """What waits behind the request would wait for ever, and nobody would count it."""
+
+    class Broken(Slow):
+        def send(self, post: Post) -> tuple[int, str]:
+            """The second request meets an error that nobody foresaw."""
+            if post.ids == ("shop:1",):
+                raise KeyError("unforeseen")
+            return super().send(post)
+
+    posts = [post(10 * n, "k", n) for n in range(5)]
+    with pytest.raises(KeyError, match="unforeseen"):
+        run(posts, Broken(0.001))
+
+
+def serving(answers: list[bytes | None]) -> tuple[int, list[bytes], gevent.Greenlet[..., None]]:
+    """A server with an answer for each request in turn; None: it resets the connection instead."""
+    listener = gevent.socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    listener.listen()
+    heard: list[bytes] = []
+
+    def serve() -> None:
+        with listener:
+            connection = None
+            for answer in answers:
+                if connection is None:
+                    connection, _ = listener.accept()
+                heard.append(connection.recv(65536))
+                if answer is None:
+                    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                    connection.close()
+                    connection = None
+                else:
+                    connection.sendall(answer)
+            if connection is not None:
+                connection.close()
+
+    return listener.getsockname()[1], heard, gevent.spawn(serve)
+
+
+TAKEN = b"HTTP/1.1 202 Accepted\r\ncontent-length: 2\r\n\r\n{}"
+
+
+@pytest.mark.parametrize(
+    ("answers", "statuses"),
+    [
+        ([TAKEN, None, TAKEN], [202, 202]),  # a kept connection is closed as the request comes
+        ([TAKEN, None, None], [202, NO_ANSWER]),
+        ([TAKEN, b"HTTP/1.1 gibberish\r\n\r\n"], [202, NO_ANSWER]),
+        ([TAKEN, b"HTTP/1.1 202 Acc"], [202, NO_ANSWER]),
+    ],
+)
+def test_a_connection_that_breaks_costs_a_second_try_or_an_answer_and_never_a_request(
+    answers: list[bytes | None], statuses: list[int]
+) -> None:
+    """Each of two requests of one key is told, whatever the dispatcher's connections do."""
+    port, heard, server = serving(answers)
+    client = HttpClient(f"http://127.0.0.1:{port}", "", 10)
+    sent: list[Sent] = []
+    OpenLoop(client, iter([post(0, "k", 0), post(1, "k", 1)]), clock.now(), sent.append, 10).run()
+    client.close()
+    server.join(10)
+    assert [one.status for one in sent] == statuses
+    assert len(heard) == len(answers)
 
 
 def test_slow_answers_do_not_delay_other_keys() -> None:

@@ -19,7 +19,7 @@ from loadtest import clock
 from loadtest.dispatcher import store_sqlite_results
 from loadtest.dispatcher.records import Accepted, Endpoint, Filter, NewDelivery, NewEvent
 from loadtest.dispatcher.request import Answer, OutgoingRequest
-from loadtest.dispatcher.scheduler import Scheduler
+from loadtest.dispatcher.scheduler import TURN, Scheduler
 from loadtest.dispatcher.store_sqlite import SqliteStore
 from sim import dice, model, policy, receiver
 from sim.blocks_dispatcher import Dispatcher as Rules
@@ -270,6 +270,46 @@ def test_order_is_kept_through_failures(tmp_path: Path, ordering: str) -> None:
             for part in (0, 1) if ordering == "key" else (None,):
                 own = [i for i in order if part is None or i % 2 == part]
                 assert own == sorted(own)
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("discipline", ["shared", "per_tier"])
+def test_who_waits_for_a_predecessor_says_so(tmp_path: Path, discipline: str) -> None:
+    """Four events of one endpoint in order, 30 ms each: all but the first wait, and none for a worker or a head."""
+    rules = Rules.model_validate({"discipline": discipline, "workers": 4})
+
+    async def slow(_r: OutgoingRequest, _attempt: int, _name: str) -> Answer:
+        await asyncio.sleep(0.03)
+        return Answer(200)
+
+    async def body() -> None:
+        async with running(tmp_path, Scripted(slow), rules) as run:
+            await run.add(endpoint(ordering="endpoint"))
+            await run.post(4)
+            await run.settled(4)
+            attempts = [(await run.store.delivery(f"p:{i}:group:0")).log[0] for i in range(4)]
+            assert [policy.WAIT_CAUSES[one.wait_cause] for one in attempts] == ["", "order", "order", "order"]
+            for before, after in itertools.pairwise(attempts):
+                assert after.due < before.finished <= after.started
+
+    asyncio.run(body())
+
+
+@pytest.mark.parametrize("discipline", ["shared", "per_tier"])
+def test_who_starts_when_due_has_waited_for_nothing(tmp_path: Path, discipline: str) -> None:
+    """A first attempt and retries with workers to spare: the lateness of timers is no wait."""
+    rules = Rules.model_validate({"discipline": discipline, "workers": 4})
+
+    async def body() -> None:
+        async with running(tmp_path, Scripted(failing), rules) as run:
+            await run.add(endpoint())
+            await run.post(1)
+            await run.settled(1)
+            attempts = (await run.store.delivery("p:0:group:0")).log
+            assert len(attempts) == 3
+            quick = [one for one in attempts if one.started - one.due < TURN]
+            assert {policy.WAIT_CAUSES[one.wait_cause] for one in quick} <= {""}
 
     asyncio.run(body())
 

@@ -31,8 +31,6 @@ class LiveDelivery(dispatch.Delivery):
         self.attempts = row.attempts
         self.due, self.gap, self.born = row.due, row.gap, row.born
         self.started = 0
-        if row.released:
-            self.cause = policy.FOR_ORDER
 
 
 class Known(NamedTuple):

@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 TURN = 5_000_000
 """What a turn of a busy loop may take, ns: who starts in the next one has not waited for a worker."""
+SHORT = (policy.FOR_WORKER, policy.FOR_HEAD_OF_LINE)
+"""What takes no longer than that is no wait."""
 
 ORPHANS_EVERY = 60
 """Turns of a second after which what waits for endpoints that others have removed is looked for again."""
@@ -277,6 +279,8 @@ class Scheduler:
         self.dispatcher.enter(delivery)
         if delivery.due <= self.time.now:
             self.dispatcher.offer(delivery)
+            if delivery.row.released:  # it was due, and another went before it
+                delivery.cause, delivery.offered = policy.FOR_ORDER, delivery.due
         else:
             self.time.call(delivery.due, instant.DUE, delivery.number, lambda _: self.come_due(delivery))
 
@@ -288,7 +292,7 @@ class Scheduler:
     def begin(self, delivery: LiveDelivery) -> None:
         """A worker takes a delivery."""
         delivery.started = self.time.now
-        if delivery.cause == policy.FOR_WORKER and delivery.started - delivery.offered < TURN:
+        if delivery.cause in SHORT and delivery.started - delivery.offered < TURN:
             delivery.cause = 0
         self.attempting[delivery.number] = delivery
         self.feed.left_tier(delivery.attempts - 1)

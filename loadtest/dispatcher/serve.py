@@ -31,6 +31,9 @@ log = logging.getLogger(__name__)
 
 REQUESTS_END_WITHIN_S = 3
 """For how long requests may end once the process is asked to stop; attempts have their own time after that."""
+IDLE_CONNECTIONS_S = 75
+"""How long a kept connection may be idle: a producer whose pool keeps it longer finds it closed, at the worst just as
+it sends."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,6 +98,7 @@ async def _serve(process: Process, opened: socket.socket) -> None:
         log_config=None,
         access_log=False,
         server_header=False,
+        timeout_keep_alive=IDLE_CONNECTIONS_S,
         timeout_graceful_shutdown=REQUESTS_END_WITHIN_S,
     )
     server = Server(config, api)

@@ -20,13 +20,13 @@ from loadtest import harness
 from loadtest.posted import LATE_S
 
 
-def scenario(rate_per_s: float, for_s: float) -> dict[str, Any]:
+def scenario(rate_per_s: float, for_s: float, keys: int = 100_000) -> dict[str, Any]:
     """One endpoint that answers at once, and Poisson arrivals with many keys."""
     return {
         "name": f"at {rate_per_s:g}/s",
         "horizon": f"{for_s:g}s",
         "drain": "60s",
-        "producers": {"shop": {"arrivals": {"poisson": f"{rate_per_s:g}/s"}, "keys": {"count": 100_000}}},
+        "producers": {"shop": {"arrivals": {"poisson": f"{rate_per_s:g}/s"}, "keys": {"count": keys}}},
         "endpoints": {"one": {"policy": "timepad", "receiver": "quick"}},
         "receivers": {"quick": {"latency": {"constant": "5ms"}}},
     }
