@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from loadtest import offered
@@ -27,9 +27,7 @@ def endpoints(model: Model, urls: Mapping[str, str]) -> list[dict[str, Any]]:
         ScenarioError: a member has no URL, or needs more subscriptions than an endpoint can have.
     """
     made = []
-    for member, types in zip(model.members, offered.subscriptions(model), strict=True):
-        if not types:
-            continue
+    for member, types in subscribed(model):
         if len(types) > MOST_SUBSCRIPTIONS:
             raise ScenarioError(
                 f"endpoint {member.name} would need {len(types):,} subscriptions; the dispatcher takes "
@@ -39,6 +37,13 @@ def endpoints(model: Model, urls: Mapping[str, str]) -> list[dict[str, Any]]:
             raise ScenarioError(f"no receiver has a URL for endpoint {member.name}; is it the same scenario?")
         made.append(_endpoint(model, member, types, urls.get(member.name, "")))
     return made
+
+
+def subscribed(model: Model) -> Iterator[tuple[Member, tuple[str, ...]]]:
+    """The members that subscribe to anything, with what they do."""
+    for member, types in zip(model.members, offered.subscriptions(model), strict=True):
+        if types:
+            yield member, types
 
 
 def _endpoint(model: Model, member: Member, types: tuple[str, ...], url: str) -> dict[str, Any]:

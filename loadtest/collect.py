@@ -34,6 +34,7 @@ from sim.receiver import NEVER
 from sim.trace import NO_OUTCOME, Columns, Ints, Trace
 
 Table = dict[str, Ints]
+CANCELLED = policy.END_CAUSES[policy.BY_CANCELLING]
 NAMED = 5
 """Deliveries that a problem names."""
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -122,7 +123,7 @@ def _of_dispatcher(expected: Expected, table: Any, start_ns: int, problems: list
         "settled": _ints(over, "settled_ns") - start_ns,
         "delivered": np.where(delivered == NOT_YET, NOT_YET, delivered - start_ns),
     }
-    problems.extend(_resends(table))
+    problems.extend(_by_hand(table))
     last = np.unique(of[::-1], return_index=True)[1]  # one that was sent again is settled again
     settled = {name: column[::-1][last] for name, column in settled.items()}
     counted = np.bincount(attempts["delivery"], minlength=len(expected.event))
@@ -135,13 +136,14 @@ def _of_dispatcher(expected: Expected, table: Any, start_ns: int, problems: list
     return attempts, settled
 
 
-def _resends(table: Any) -> Iterator[str]:
-    """Deliveries that somebody sent again: what follows from there is none of the scenario's doing."""
-    resent = table.filter(pc.equal(table["kind"], trace_rows.RESEND))["delivery_id"]
-    names = pc.unique(resent).to_pylist()
-    if names:
-        told = ", ".join(names[:NAMED]) + (f" and {len(names) - NAMED:,} more" if len(names) > NAMED else "")
-        yield f"{len(names):,} deliveries were resent by hand in mid-run: {told}"
+def _by_hand(table: Any) -> Iterator[str]:
+    """Deliveries that somebody sent again or cancelled: what follows is none of the scenario's doing."""
+    for column, value, done in (("kind", trace_rows.RESEND, "resent"), ("cause", CANCELLED, "cancelled")):
+        names = pc.unique(table.filter(pc.equal(table[column], value))["delivery_id"]).to_pylist()
+        if names:
+            more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
+            told = ", ".join(names[:NAMED]) + more
+            yield f"{len(names):,} deliveries were {done} by hand in mid-run: {told}"
 
 
 def _tell_foreign(table: Any, rows: Ints, what: str, problems: list[str]) -> None:

@@ -21,10 +21,11 @@ import orjson
 
 from loadtest import clock, posted, processes
 from loadtest.api_client import ApiClient
-from loadtest.arrange import endpoints, wait_ready
+from loadtest.arrange import endpoints, subscribed, wait_ready
 from loadtest.capacity import CAPACITY
 from loadtest.collect import collect
 from loadtest.conductor import END, POSTS, START
+from loadtest.dispatcher.records import DISABLED
 from loadtest.load_result import INTERRUPTED, LoadResult, Recorded
 from loadtest.processes import HOOKLAB, Child, Children
 from loadtest.trace_rows import PageReader, dispatcher_rows, receiver_rows
@@ -258,7 +259,9 @@ class LoadTest:
         recorded = self.recorded
         try:
             recorded.dispatcher.extend(PageReader(api.url, token=self._token).pages())
-            recorded.unsettled.update((one["id"], one) for one in _unsettled(api))
+            unsettled = _listed(api, "deliveries", "state=waiting,in_flight&")
+            recorded.unsettled.update((one["id"], one) for one in unsettled)
+            recorded.touched = tuple(_touched(self.model, _listed(api, "endpoints")))
         except ScenarioError as error:
             self._fail(str(error))
 
@@ -294,14 +297,26 @@ def _whole_lines(path: Path) -> bytes:
     return text[: text.rfind(b"\n") + 1]
 
 
-def _unsettled(api: ApiClient) -> Iterator[dict[str, Any]]:
+def _listed(api: ApiClient, what: str, chosen: str = "") -> Iterator[dict[str, Any]]:
+    """All of a list of the dispatcher, page by page."""
     after = 0
     while True:
-        page = api.call("GET", f"/deliveries?state=waiting,in_flight&limit={LISTED}&after={after}")
-        yield from page["deliveries"]
+        page = api.call("GET", f"/{what}?{chosen}limit={LISTED}&after={after}")
+        yield from page[what]
         after = page["next"]
         if not after:
             return
+
+
+def _touched(model: Model, listed: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """What somebody has done to endpoints in mid-run; that one is disabled may be its policy's doing."""
+    found = {one["id"]: one for one in listed}
+    for member, _ in subscribed(model):
+        one = found.get(member.name)
+        if one is None:
+            yield f"endpoint {member.name} was removed by hand in mid-run"
+        elif one["changed_at"] != one["created_at"] and one["status"] != DISABLED:
+            yield f"endpoint {member.name} was changed by hand in mid-run"
 
 
 def _written(scenario: Scenario, seed: int, folder: Path) -> Path:

@@ -41,6 +41,8 @@ class Recorded:
     """Receivers' logs."""
     unsettled: dict[str, Mapping[str, Any]] = field(default_factory=dict)
     """Deliveries that had no final state at the end, by id."""
+    touched: tuple[str, ...] = ()
+    """What somebody did to endpoints meanwhile."""
     usage: list[tuple[float, str, int, float]] = field(default_factory=list)
     """Now and then: s since T0, process, bytes of memory, s of processor time so far."""
     files: dict[str, bytes] = field(default_factory=dict)
@@ -153,4 +155,4 @@ class LoadResult:
         if self.partial:
             return (self.recorded.failure,)
         why = too_late(self.requests, gated_s)
-        return tuple(filter(None, (why, *self.collected.problems)))
+        return tuple(filter(None, (why, *self.recorded.touched, *self.collected.problems)))

@@ -21,7 +21,7 @@ import sim
 from loadtest import gate, gate_output
 from loadtest.gate_output import Outcome
 from sim.errors import ScenarioError
-from tests import tiny
+from tests import browser, tiny
 
 pytest_plugins = ["pytester"]
 
@@ -356,6 +356,15 @@ def test_workflows_are_complete() -> None:
             for step in job["steps"]:
                 assert ("uses" in step) != ("run" in step)
                 assert re.fullmatch(r"actions/[a-z-]+@v\d+", step.get("uses", "actions/checkout@v6"))
+
+
+def test_ci_keeps_the_pictures_that_tests_of_pages_take() -> None:
+    """Where the tests are told to put them is what is kept, whether or not a test fails."""
+    job = dict(workflows())["ci.yml"]["jobs"]["check-and-test"]
+    told = job["env"][browser.SCREENSHOTS]
+    kept = next(step for step in job["steps"] if "upload-artifact" in step.get("uses", ""))
+    assert told.rpartition("/")[2] == kept["with"]["path"].strip("/")
+    assert kept["if"] == "always()"
 
 
 def test_the_gates_of_the_workflow_can_be_judged() -> None:

@@ -160,10 +160,10 @@ SMALL: dict[str, Any] = {
 
 
 @pytest.mark.xdist_group("loadtest")
-def test_a_load_test_tells_t0_and_a_delivery_that_is_resent_by_hand_spoils_it(
+def test_a_load_test_tells_t0_and_what_is_done_by_hand_meanwhile_spoils_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """One worker until 1.5 s after T0, then eight; the run is not valid, and the reason names the delivery."""
+    """One worker until 1.5 s after T0, then eight; the run is not valid, and its reasons name what was done."""
     found: list[ApiClient] = []
 
     def noting(api: ApiClient, path: str, patience_s: float) -> None:
@@ -172,13 +172,22 @@ def test_a_load_test_tells_t0_and_a_delivery_that_is_resent_by_hand_spoils_it(
 
     monkeypatch.setattr(harness, "wait_ready", noting)
     resent: list[str] = []
+    cancelled: list[str] = []
 
     def progress(what: str, share: float | None) -> None:
-        if what == "sending" and (share or 0) > 0.3 and not resent:
-            done = found[0].call("GET", "/deliveries?state=delivered&limit=1")["deliveries"]
-            if done:
-                found[0].call("POST", f"/deliveries/{done[0]['id']}/resend", good=(202,))
-                resent.append(done[0]["id"])
+        if what != "sending" or (share or 0) <= 0.3:
+            return
+        api = found[0]
+        done = api.call("GET", "/deliveries?state=delivered&limit=1")["deliveries"]
+        if done and not resent:
+            api.call("POST", f"/deliveries/{done[0]['id']}/resend", good=(202,))
+            resent.append(done[0]["id"])
+        waiting = api.call("GET", "/deliveries?state=waiting&limit=1")["deliveries"]
+        if waiting and not cancelled:
+            answer = api.call("POST", f"/deliveries/{waiting[0]['id']}/cancel", good=(200, 409))
+            if answer.get("state") == "dropped":
+                cancelled.append(waiting[0]["id"])
+                api.call("PATCH", "/endpoints/e:0", {"description": "touched"})
 
     scenario = sim.load(
         SMALL, ["dispatcher.workers=[[0s, 1], [1500ms, 8]]", "receivers.r.latency={constant: 100ms}"]
@@ -187,6 +196,8 @@ def test_a_load_test_tells_t0_and_a_delivery_that_is_resent_by_hand_spoils_it(
     assert resent
     assert not result.partial, result.problems
     assert f"1 deliveries were resent by hand in mid-run: {resent[0]}" in result.problems
+    assert f"1 deliveries were cancelled by hand in mid-run: {cancelled[0]}" in result.problems
+    assert "endpoint e:0 was changed by hand in mid-run" in result.problems
     assert not result.valid
     times = result.trace.attempts[["started_s", "finished_s"]]
     made = [(float(start), float(end)) for start, end in times.itertuples(index=False)]
