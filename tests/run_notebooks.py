@@ -48,6 +48,11 @@ def execute(path: Path, *, short: bool) -> Any:
 
 def main(names: list[str]) -> None:
     """Run the notebooks (of these names; default: all) in full and store their outputs."""
+    known = {each for path in NOTEBOOKS for each in (path.name, path.stem)}
+    if unknown := set(names) - known:
+        raise SystemExit(
+            f"no notebook is called {', '.join(sorted(unknown))}; there are {', '.join(sorted(known))}"
+        )
     for path in NOTEBOOKS:
         if not names or path.name in names or path.stem in names:
             begun = time.perf_counter()
