@@ -11,7 +11,7 @@ from collections.abc import Callable
 from heapq import heappop, heappush
 from typing import Any, NamedTuple
 
-from loadtest.receiver_known import Known
+from loadtest.receiver_remembered import Remembered
 from loadtest.receiver_switch import Switch
 from sim import dice, receiver
 from sim.model import Model
@@ -57,7 +57,7 @@ class EndpointWorld:
         self._spec = model.receivers[member.receiver]
         self._outages = member.outages
         self._books = receiver.new_books(self._spec)
-        self._known = Known(model.dedupe_ns(member))
+        self._remembered = Remembered(model.dedupe_ns(member))
         self._guarded = model.guarded(member)
         self._emit = emit
         self._arrived = 0
@@ -164,12 +164,12 @@ class EndpointWorld:
             highest = self._highest.get(stream, -1)
             late = request.seq < highest
             self._highest[stream] = max(highest, request.seq)
-        effect = receiver.effect(late, self._guarded, now, self._known.until(request.delivery_id, now))
-        record["duplicate"] = request.delivery_id in self._known
+        effect = receiver.effect(late, self._guarded, now, self._remembered.until(request.delivery_id, now))
+        record["duplicate"] = request.delivery_id in self._remembered
         record["late"] = late
         record["stale"] = effect == receiver.IGNORED
         record["effect"] = effect == receiver.EFFECTIVE
-        self._known.add(request.delivery_id, now, effect == receiver.EFFECTIVE)
+        self._remembered.add(request.delivery_id, now, effect == receiver.EFFECTIVE)
 
 
 def end_of(answer: Answer, arrived: int) -> int:

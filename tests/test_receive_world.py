@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sim
-from loadtest.receiver_known import Known
 from loadtest.receiver_log import ForgottenError, ReceiverLog
+from loadtest.receiver_remembered import Remembered
 from loadtest.receiver_world import EndpointWorld, Request
 from sim import model, receiver
 from sim.policy import SECOND
@@ -158,7 +158,7 @@ def test_what_is_known_is_what_a_plain_book_says(steps: list[tuple[int, int, boo
         + [f"p:{n}:e:1" for n in range(8)]
         + [f"x{n}" for n in range(11)]
     )
-    known, book, now = Known(window), dict[str, int](), 0
+    known, book, now = Remembered(window), dict[str, int](), 0
     for which, later, effective in steps:
         now += later
         until = book.get(ids[which])
@@ -172,7 +172,7 @@ def test_a_million_deliveries_are_known_in_a_few_megabytes() -> None:
     """A dictionary of their ids would take over a hundred; a tenth of them is measured."""
     tracemalloc.start()
     try:
-        known = Known(0)
+        known = Remembered(0)
         for index in range(100_000):
             known.add(f"shop:{index}:one:0", index, effective=True)
         now, _ = tracemalloc.get_traced_memory()

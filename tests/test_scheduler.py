@@ -298,18 +298,19 @@ def test_who_waits_for_a_predecessor_says_so(tmp_path: Path, discipline: str) ->
 
 @pytest.mark.parametrize("discipline", ["shared", "per_tier"])
 def test_who_starts_when_due_has_waited_for_nothing(tmp_path: Path, discipline: str) -> None:
-    """A first attempt and retries with workers to spare: the lateness of timers is no wait."""
+    """First attempts and retries, one at a time with workers to spare: the lateness of timers is no wait."""
     rules = Rules.model_validate({"discipline": discipline, "workers": 4})
 
     async def body() -> None:
         async with running(tmp_path, Scripted(failing), rules) as run:
             await run.add(endpoint())
-            await run.post(1)
-            await run.settled(1)
-            attempts = (await run.store.delivery("p:0:group:0")).log
-            assert len(attempts) == 3
-            quick = [one for one in attempts if one.started - one.due < TURN]
-            assert {policy.WAIT_CAUSES[one.wait_cause] for one in quick} <= {""}
+            for index in range(4):
+                await run.post(1)
+                await run.settled(index + 1)
+            logs = [(await run.store.delivery(f"p:{index}:group:0")).log for index in range(4)]
+            assert [len(log) for log in logs] == [3] * 4
+            quick = [one for log in logs for one in log if one.started - one.due < TURN]
+            assert {policy.WAIT_CAUSES[one.wait_cause] for one in quick} == {""}
 
     asyncio.run(body())
 

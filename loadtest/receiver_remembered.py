@@ -1,4 +1,4 @@
-"""What one endpoint knows of the deliveries it has processed, in little memory however many they are."""
+"""What one endpoint remembers of the deliveries it has processed, in little memory however many they are."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from sim import dice
 CHUNK_BITS = 8
 """Binary digits of a place within a chunk: neighbours of one producer share a chunk of 256 bits."""
 MOST_CHUNKS = 1_000_000
+"""Of hooklab's own ids 256 million deliveries, of foreign ids a million; beyond, the oldest are forgotten."""
 MOST_IN_WINDOW = 2_000_000
-"""Beyond these the oldest are forgotten: 256 million deliveries of hooklab's own ids, or a million of foreign ids."""
+"""Deliveries whose window has not ended; beyond, the oldest have effects again."""
 FORGOTTEN_AT_ONCE = 1000
 """Chunks: to take the first of a dictionary again and again is slow."""
 
 
-class Known:
+class Remembered:
     """Deliveries that have been processed, and until when dedupe tells their repeats.
 
     Times are int nanoseconds of one clock and never go back.
